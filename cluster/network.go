@@ -41,7 +41,14 @@ type Network struct {
 	Mode     string            `json:"mode"`
 	Options  map[string]string `json:"options,omitempty"` // with all defaults that hosts must share made explicit
 	Internal bool              `json:"internal,omitempty"`
+	MTU      int               `json:"mtu"`     // bytes, of the containers' interfaces
 	Subnets  []Subnet          `json:"subnets"` // IPv4 before IPv6, then by address
+}
+
+// Defaults are what a network gets that its maker did not say.
+type Defaults struct {
+	MTU      int
+	Gateways map[netip.Prefix]netip.Addr
 }
 
 // proposer is what claims need of a Cluster.
@@ -109,14 +116,15 @@ func decodeNetwork(f Fact) (Network, error) {
 }
 
 // JoinNetwork makes the network that want describes, or joins the one that is there already, and says which it was.
-// A Subnet of want whose Range, Gateway or Aux is zero takes what the network has. ID, VNI and Version of want are ignored.
-// Whatever else differs is refused with both values, and nothing is changed.
-func JoinNetwork(ctx context.Context, c proposer, want Network) (Network, error) {
+// A zero MTU of want, and a zero Range, Gateway or Aux of its subnets, takes what the network has; mtu and the gateways in
+// defaults are for the case that it has to be made. ID, VNI and Version of want are ignored. Whatever else differs is refused with both
+// values, and nothing is changed.
+func JoinNetwork(ctx context.Context, c proposer, want Network, defaults Defaults) (Network, error) {
 	want.Version, want.ID = networkVersion, NetworkID(want.Name, want.Subnets)
 	slices.SortFunc(want.Subnets, compareSubnets)
 	view := c.View()
 	for {
-		have, txn, err := joinNetwork(view, want, c.ID())
+		have, txn, err := joinNetwork(view, want, defaults, c.ID())
 		if err != nil || len(txn.Then) == 0 {
 			return have, err
 		}
@@ -132,7 +140,7 @@ func JoinNetwork(ctx context.Context, c proposer, want Network) (Network, error)
 }
 
 // joinNetwork is one try: what is to be written so that node has the network.
-func joinNetwork(v View, want Network, node string) (Network, Txn, error) {
+func joinNetwork(v View, want Network, defaults Defaults, node string) (Network, Txn, error) {
 	attend := Op{Key: "attend/" + want.ID + "/" + node, Value: []byte("{}")}
 	if f, ok := v.Get("network/" + want.ID); ok {
 		have, err := decodeNetwork(f)
@@ -157,10 +165,17 @@ func joinNetwork(v View, want Network, node string) (Network, Txn, error) {
 		}
 	}
 	want.VNI = freeVNI(v, want.ID)
+	want.Subnets = slices.Clone(want.Subnets)
 	for i, s := range want.Subnets {
 		if !s.Range.IsValid() {
 			want.Subnets[i].Range = s.Prefix
 		}
+		if !s.Gateway.IsValid() {
+			want.Subnets[i].Gateway = defaults.Gateways[s.Prefix]
+		}
+	}
+	if want.MTU == 0 {
+		want.MTU = defaults.MTU
 	}
 	value, err := json.Marshal(want)
 	if err != nil {
@@ -196,6 +211,9 @@ func agree(have, want Network) error {
 	}
 	if have.Mode != want.Mode {
 		return differs("mode", have.Mode, want.Mode)
+	}
+	if want.MTU != 0 && have.MTU != want.MTU {
+		return differs("MTU", have.MTU, want.MTU)
 	}
 	if have.Internal != want.Internal {
 		return differs("--internal", have.Internal, want.Internal)
