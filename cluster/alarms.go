@@ -1,0 +1,71 @@
+package cluster
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
+
+// alarmLasts is how long an alarm is shown after its cause was last seen. The causes that pass by themselves are tried
+// again every few seconds.
+const alarmLasts = time.Minute
+
+// alarms are what the operator should know now. Each has a key, so that the same one is there once.
+type alarms struct {
+	lasts    time.Duration // 0: alarmLasts
+	onChange func()        // nil: nobody wants to know
+
+	mu  sync.Mutex
+	all map[string]alarm
+}
+
+type alarm struct {
+	text  string
+	until time.Time // zero: until it is cleared
+}
+
+// raise shows text until a minute after it is last raised.
+func (a *alarms) raise(key, text string) {
+	lasts := a.lasts
+	if lasts == 0 {
+		lasts = alarmLasts
+	}
+	a.put(key, alarm{text: text, until: time.Now().Add(lasts)})
+}
+
+// hold shows text until clear.
+func (a *alarms) hold(key, text string) { a.put(key, alarm{text: text}) }
+
+func (a *alarms) put(key string, al alarm) {
+	a.mu.Lock()
+	if a.all == nil {
+		a.all = map[string]alarm{}
+	}
+	isNew := a.all[key].text != al.text
+	a.all[key] = al
+	a.mu.Unlock()
+	if isNew && a.onChange != nil {
+		a.onChange()
+	}
+}
+
+func (a *alarms) clear(key string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.all, key)
+}
+
+// texts of the alarms that have not run out, sorted.
+func (a *alarms) texts() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := time.Now()
+	maps.DeleteFunc(a.all, func(_ string, al alarm) bool { return !al.until.IsZero() && now.After(al.until) })
+	texts := make([]string, 0, len(a.all))
+	for _, al := range a.all {
+		texts = append(texts, al.text)
+	}
+	slices.Sort(texts)
+	return slices.Compact(texts)
+}

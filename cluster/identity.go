@@ -1,0 +1,103 @@
+package cluster
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// keyFile is the node's key, in Config.Dir.
+const keyFile = "node.key"
+
+// keyVersion is the version of keyFile.
+const keyVersion = 1
+
+// storedKey is what keyFile holds.
+type storedKey struct {
+	Version int    `json:"v"`
+	Seed    []byte `json:"seed"` // RFC 8032 section 5.1.5
+}
+
+// nodeID is the fingerprint of a node's public key: the first 16 bytes of its SHA-256, in hexadecimal. Nobody finds a
+// second key with the same (2^128 tries), and it is short enough to be read aloud in parts.
+func nodeID(public ed25519.PublicKey) string {
+	sum := sha256.Sum256(public)
+	return hex.EncodeToString(sum[:16])
+}
+
+// loadKey reads the node's key. A missing file is fs.ErrNotExist; a file that cannot be understood is an error that is not.
+func loadKey(dir string) (ed25519.PrivateKey, error) {
+	path := filepath.Join(dir, keyFile)
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var stored storedKey
+	if err := json.Unmarshal(raw, &stored); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if stored.Version != keyVersion {
+		return nil, fmt.Errorf("%s: format version %d, this node knows %d", path, stored.Version, keyVersion)
+	}
+	if len(stored.Seed) != ed25519.SeedSize {
+		return nil, fmt.Errorf("%s: a key of %d bytes, expected %d", path, len(stored.Seed), ed25519.SeedSize)
+	}
+	return ed25519.NewKeyFromSeed(stored.Seed), nil
+}
+
+// makeKey makes a new key and returns when it is on disk.
+func makeKey(dir string) (ed25519.PrivateKey, error) {
+	seed := make([]byte, ed25519.SeedSize)
+	rand.Read(seed) // never fails (crypto/rand since Go 1.24)
+	raw, err := json.Marshal(storedKey{Version: keyVersion, Seed: seed})
+	if err != nil {
+		return nil, fmt.Errorf("node key: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("node key: %w", err)
+	}
+	path := filepath.Join(dir, keyFile)
+	if err := writeSynced(path+".new", raw); err != nil {
+		return nil, fmt.Errorf("node key: %w", err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return nil, fmt.Errorf("node key: %w", err)
+	}
+	if err := syncDir(dir); err != nil {
+		return nil, fmt.Errorf("node key: %w", err)
+	}
+	return ed25519.NewKeyFromSeed(seed), nil
+}
+
+// removeKey makes the next start a new node.
+func removeKey(dir string) error {
+	err := os.Remove(filepath.Join(dir, keyFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("node key: %w", err)
+	}
+	return syncDir(dir)
+}
+
+func writeSynced(path string, content []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

@@ -1,0 +1,185 @@
+package cluster
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// maxConns is how many connections are served at once: a hundred nodes with two of raft, one request and one pull
+	// each, twice over.
+	maxConns = 800
+	// maxHandshakes is how many of them may not yet have proved themselves: enough for a hundred nodes that start together,
+	// few enough that strangers cost little.
+	maxHandshakes = 128
+)
+
+// keepAlive finds out within 25 s that the other host is gone without a word.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 3}
+
+// errSelf: we have dialled ourselves.
+var errSelf = errors.New("is this node itself")
+
+// handler serves one connection; it is closed when the handler returns.
+type handler func(conn *tls.Conn, peerID string)
+
+// transport is the node's one TCP port, and the way to those of the others.
+type transport struct {
+	local    netip.AddrPort
+	creds    *credentials
+	alarms   *alarms
+	log      *logrus.Logger
+	refuse   func(peerID string) error // nil: nobody is refused
+	handlers map[string]handler        // by ALPN
+
+	mu    sync.Mutex
+	conns map[net.Conn]bool // true: has proved itself
+}
+
+func newTransport(local netip.AddrPort, creds *credentials, al *alarms, log *logrus.Logger) *transport {
+	return &transport{
+		local: local, creds: creds, alarms: al, log: log,
+		handlers: map[string]handler{}, conns: map[net.Conn]bool{},
+	}
+}
+
+// handle must be called before run.
+func (t *transport) handle(alpn string, h handler) { t.handlers[alpn] = h }
+
+// run accepts connections until ctx ends, and returns when the last one is closed.
+func (t *transport) run(ctx context.Context) error {
+	listen := net.ListenConfig{KeepAliveConfig: keepAlive}
+	ln, err := listen.Listen(ctx, "tcp", t.local.String())
+	if err != nil {
+		return fmt.Errorf("cluster port: %w", err)
+	}
+	protocols := []string{alpnRaft, alpnRPC, alpnPull}
+	config := t.creds.config(protocols...)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		<-ctx.Done()
+		ln.Close()
+		t.closeAll()
+		return nil
+	})
+	g.Go(func() error {
+		for {
+			conn, err := ln.Accept()
+			switch {
+			case ctx.Err() != nil:
+				if err == nil {
+					conn.Close()
+				}
+				return nil
+			case err != nil: // out of descriptors, mostly: wait for some to be closed
+				t.log.WithError(err).Warn("cluster port: accept")
+				if !pause(ctx, time.Second) {
+					return nil
+				}
+			case !t.admit(conn):
+				conn.Close()
+			default:
+				g.Go(func() error {
+					defer t.drop(conn)
+					t.serve(ctx, conn, config)
+					return nil
+				})
+			}
+		}
+	})
+	return g.Wait()
+}
+
+// admit notes a new connection unless there are too many.
+func (t *transport) admit(conn net.Conn) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	strangers := 0
+	for _, known := range t.conns {
+		if !known {
+			strangers++
+		}
+	}
+	if len(t.conns) >= maxConns || strangers >= maxHandshakes {
+		return false
+	}
+	t.conns[conn] = false
+	return true
+}
+
+func (t *transport) drop(conn net.Conn) {
+	conn.Close()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.conns, conn)
+}
+
+func (t *transport) closeAll() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for conn := range t.conns {
+		conn.Close()
+	}
+}
+
+// serve does the handshake and hands the connection over.
+func (t *transport) serve(ctx context.Context, raw net.Conn, config *tls.Config) {
+	conn := tls.Server(raw, config)
+	limited, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	err := conn.HandshakeContext(limited)
+	cancel()
+	if err != nil {
+		if from, err := netip.ParseAddrPort(raw.RemoteAddr().String()); err == nil {
+			t.handshakeFailed(from.Addr().Unmap(), err)
+		}
+		return
+	}
+	state := conn.ConnectionState()
+	peer, err := t.creds.verify(state)
+	if err != nil {
+		return // VerifyConnection has seen to it
+	}
+	t.mu.Lock()
+	t.conns[raw] = true
+	t.mu.Unlock()
+	h := t.handlers[state.NegotiatedProtocol]
+	if h == nil {
+		return
+	}
+	if t.refuse != nil && state.NegotiatedProtocol != alpnRPC { // requests get an answer that says why
+		if err := t.refuse(peer); err != nil {
+			t.log.WithError(err).WithField("from", raw.RemoteAddr()).Debug("cluster port: refused")
+			return
+		}
+	}
+	h(conn, peer)
+}
+
+// handshakeFailed raises the alarm when it was for the SECRET; anything else may be a port scanner.
+func (t *transport) handshakeFailed(from netip.Addr, err error) {
+	if errors.Is(err, errOtherSecret) || refusedUs(err) {
+		t.alarms.raise("secret "+from.String(), from.String()+" has another SECRET")
+	}
+	t.log.WithError(err).WithField("from", from).Debug("cluster port: handshake")
+}
+
+// pause waits for d and tells whether ctx is still going on.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
