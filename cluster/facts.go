@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"errors"
+	"fmt"
 	"iter"
 )
 
@@ -34,6 +35,15 @@ func (v View) Get(key string) (Fact, bool) { return v.tree.get(key) }
 
 // Prefix yields the facts whose keys begin with prefix, in the order of their keys.
 func (v View) Prefix(prefix string) iter.Seq[Fact] { return v.tree.prefix(prefix) }
+
+// Apply returns the view after txn, as the log entry after the newest in v; or v as it was and ErrConflict.
+func (v View) Apply(txn Txn) (View, error) {
+	next, key, ok := v.tree.apply(v.Index()+1, txn)
+	if !ok {
+		return v, fmt.Errorf("%s: %w", key, ErrConflict)
+	}
+	return View{next}, nil
+}
 
 // Txn is a set of writes that happen together, or not at all when a condition does not hold. All policy is in those who
 // make transactions out of a View; the state machine behind raft only compares and writes, so that nodes of different

@@ -121,6 +121,7 @@ func decodeNetwork(f Fact) (Network, error) {
 // values, and nothing is changed.
 func JoinNetwork(ctx context.Context, c proposer, want Network, defaults Defaults) (Network, error) {
 	want.Version, want.ID = networkVersion, NetworkID(want.Name, want.Subnets)
+	want.Subnets = slices.Clone(want.Subnets)
 	slices.SortFunc(want.Subnets, compareSubnets)
 	view := c.View()
 	for {
@@ -165,7 +166,6 @@ func joinNetwork(v View, want Network, defaults Defaults, node string) (Network,
 		}
 	}
 	want.VNI = freeVNI(v, want.ID)
-	want.Subnets = slices.Clone(want.Subnets)
 	for i, s := range want.Subnets {
 		if !s.Range.IsValid() {
 			want.Subnets[i].Range = s.Prefix

@@ -3,10 +3,12 @@ package driver
 import (
 	"context"
 	"errors"
+	"iter"
 	"net/netip"
 
 	"github.com/carricknet/carrick/cluster"
 	"github.com/carricknet/carrick/kernel"
+	"github.com/carricknet/carrick/store"
 )
 
 // Errors that callers may tell apart. All are wrapped with a sentence for the operator.
@@ -49,6 +51,7 @@ type Network struct {
 	Subnets  []cluster.Subnet  `json:"subnets,omitempty"`
 	MTU      int               `json:"mtu,omitempty"`    // bytes, of the container's interface
 	Shared   string            `json:"shared,omitempty"` // the cluster's identifier of it
+	Name     string            `json:"name,omitempty"`   // of --ipam-opt network=NAME
 	VNI      uint32            `json:"vni,omitempty"`
 	Ours     bool              `json:"ours,omitempty"`   // its addresses are of our IPAM
 	Making   bool              `json:"making,omitempty"` // intent: CreateNetwork was not answered yet
@@ -151,16 +154,10 @@ type Leases interface {
 	Unuse(ctx context.Context, endpoint string) error
 }
 
-// Write is one change of a Store: Value nil deletes.
-type Write struct {
-	Key   string
-	Value []byte
-}
-
 // Store is what must not be forgotten: what Apply was given is on disk when it returns.
 type Store interface {
-	Prefix(prefix string) func(yield func(string, []byte) bool)
-	Apply(writes ...Write) error
+	Prefix(prefix string) iter.Seq2[string, []byte]
+	Apply(writes ...store.Write) error
 }
 
 // NetworkStatus is a network as the command line shows it.

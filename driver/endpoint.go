@@ -1,0 +1,237 @@
+package driver
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/carricknet/carrick/cluster"
+	"github.com/carricknet/carrick/kernel"
+	"github.com/carricknet/carrick/store"
+)
+
+// syncTimeout bounds how long the first endpoint of a network on this host waits for the other hosts to say what they
+// have. After it the container starts all the same, and what is missing is reached by flooding until it arrives.
+const syncTimeout = 3 * time.Second
+
+// CreateEndpoint gives a container its place on a network. Everything that can fail happens here rather than in Join, whose
+// failure engine 29 does not survive. It returns the MAC it chose; zero if the engine gave one. On failure nothing is left.
+func (d *Driver) CreateEndpoint(ctx context.Context, r EndpointRequest) (kernel.MAC, error) {
+	nw, err := d.get(r.Network)
+	if err != nil {
+		return kernel.MAC{}, err
+	}
+	defer nw.mu.Unlock()
+	if nw.plan == nil {
+		return kernel.MAC{}, fmt.Errorf("network %s: %w", short(nw.ID), nw.problem)
+	}
+	if known, ok := nw.endpoints[r.ID]; ok {
+		return d.repeatEndpoint(ctx, nw, known, r)
+	}
+	e, err := parseEndpoint(nw, r)
+	if err != nil {
+		return kernel.MAC{}, err
+	}
+	if err := d.makeEndpoint(ctx, nw, e); err != nil {
+		undo := d.removeEndpoint(context.WithoutCancel(ctx), nw, e)
+		return kernel.MAC{}, errors.Join(err, undo)
+	}
+	return answer(r, e), nil
+}
+
+// repeatEndpoint answers a CreateEndpoint that came before.
+func (d *Driver) repeatEndpoint(ctx context.Context, nw *network, known Endpoint, r EndpointRequest) (kernel.MAC, error) {
+	if !slices.Equal(known.Addrs, r.Addrs) || (r.MAC != kernel.MAC{} && r.MAC != known.MAC) {
+		return kernel.MAC{}, fmt.Errorf("endpoint %s is here with other addresses: %w", short(r.ID), ErrExists)
+	}
+	state, _ := nw.plan.Endpoint(known)
+	return answer(r, known), d.Kernel.Set(ctx, endpointOwner(known.ID), state)
+}
+
+// answer is the MAC that the engine is to be told: one that it gave itself must not be said again.
+func answer(r EndpointRequest, e Endpoint) kernel.MAC {
+	if r.MAC != (kernel.MAC{}) {
+		return kernel.MAC{}
+	}
+	return e.MAC
+}
+
+// parseEndpoint checks a request against what the network is and has.
+func parseEndpoint(nw *network, r EndpointRequest) (Endpoint, error) {
+	for _, name := range slices.Sorted(maps.Keys(r.Options)) {
+		return Endpoint{}, fmt.Errorf("driver option %s=%s is unknown: mode %s has none for endpoints: %w",
+			name, r.Options[name], nw.Mode, ErrInvalid)
+	}
+	e := Endpoint{Version: recordVersion, ID: r.ID, Network: nw.ID, MAC: r.MAC, Addrs: r.Addrs}
+	if e.MAC[0]&1 != 0 {
+		return Endpoint{}, fmt.Errorf("MAC address %s is a multicast address: the lowest bit of its first byte must be 0: %w", e.MAC, ErrInvalid)
+	}
+	if e.MAC == (kernel.MAC{}) {
+		e.MAC = randomMAC()
+	}
+	for _, a := range e.Addrs {
+		if !slices.ContainsFunc(nw.Subnets, func(s cluster.Subnet) bool { return s.Prefix.Contains(a.Addr()) }) && nw.Ours {
+			return Endpoint{}, fmt.Errorf("address %s is in none of the network's subnets %v: %w", a.Addr(), prefixesOf(nw.Network), ErrInvalid)
+		}
+	}
+	for _, other := range nw.endpoints {
+		if other.MAC == e.MAC {
+			return Endpoint{}, fmt.Errorf("MAC address %s is that of endpoint %s: %w", e.MAC, short(other.ID), ErrExists)
+		}
+		for _, a := range e.Addrs {
+			if slices.ContainsFunc(other.Addrs, func(o netip.Prefix) bool { return o.Addr() == a.Addr() }) {
+				return Endpoint{}, fmt.Errorf("address %s is that of endpoint %s: %w", a.Addr(), short(other.ID), ErrExists)
+			}
+		}
+	}
+	return e, nil
+}
+
+// makeEndpoint does everything that a new endpoint needs, record first; the other hosts hear of it when its device exists.
+func (d *Driver) makeEndpoint(ctx context.Context, nw *network, e Endpoint) error {
+	if nw.Ours {
+		if err := d.Leases.Use(ctx, nw.ID, e.ID, bare(e.Addrs)); err != nil {
+			return err
+		}
+	}
+	record, err := put(endpointKey(nw.ID, e.ID), e)
+	if err != nil {
+		return err
+	}
+	if err := d.Store.Apply(record); err != nil {
+		return err
+	}
+	first := len(nw.endpoints) == 0
+	nw.endpoints[e.ID] = e
+	if first && nw.Shared != "" {
+		d.Records.Attend(nw.Shared, true)
+		d.sync(ctx, nw)
+	}
+	if first {
+		if err := d.set(ctx, nw); err != nil {
+			return err
+		}
+	}
+	state, _ := nw.plan.Endpoint(e)
+	if err := d.Kernel.Set(ctx, endpointOwner(e.ID), state); err != nil {
+		return err
+	}
+	if nw.Shared != "" {
+		d.Records.Publish(nw.Shared, e.ID, encodeRecord(e))
+	}
+	return nil
+}
+
+// sync waits for what the other hosts have on a network, so that the first packet of the first container finds its way.
+func (d *Driver) sync(ctx context.Context, nw *network) {
+	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
+	defer cancel()
+	if err := d.Records.Sync(ctx, nw.Shared); err != nil {
+		d.log(nw.ID).WithError(err).Warn("not every host has said what it has on the network; going on without")
+	}
+}
+
+// DeleteEndpoint removes an endpoint. An unknown one is gone already.
+func (d *Driver) DeleteEndpoint(ctx context.Context, network, id string) error {
+	nw, err := d.get(network)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer nw.mu.Unlock()
+	e, ok := nw.endpoints[id]
+	if !ok {
+		return nil
+	}
+	return d.removeEndpoint(ctx, nw, e)
+}
+
+// removeEndpoint removes everything an endpoint has, finished or half-made: the others stop sending first, its record
+// goes last. The last endpoint takes the host off the network.
+func (d *Driver) removeEndpoint(ctx context.Context, nw *network, e Endpoint) error {
+	if nw.Shared != "" && d.Records != nil {
+		d.Records.Publish(nw.Shared, e.ID, nil)
+	}
+	if err := d.Kernel.Set(ctx, endpointOwner(e.ID), kernel.State{}); err != nil {
+		return err
+	}
+	if nw.Ours {
+		if err := d.Leases.Unuse(ctx, e.ID); err != nil {
+			return err
+		}
+	}
+	if err := d.Store.Apply(store.Write{Key: endpointKey(nw.ID, e.ID)}); err != nil {
+		return err
+	}
+	delete(nw.endpoints, e.ID)
+	delete(nw.suspects, e.ID)
+	if len(nw.endpoints) == 0 && nw.Shared != "" && d.Records != nil {
+		d.Records.Attend(nw.Shared, false)
+		d.keep(ctx, nw)
+	}
+	return nil
+}
+
+// Join tells the engine what to move into the sandbox. The sandbox may not exist yet (engines up to 27) and is not looked at.
+func (d *Driver) Join(_ context.Context, network, endpoint, _ string) (Attachment, error) {
+	nw, err := d.get(network)
+	if err != nil {
+		return Attachment{}, err
+	}
+	defer nw.mu.Unlock()
+	e, ok := nw.endpoints[endpoint]
+	if !ok {
+		return Attachment{}, fmt.Errorf("endpoint %s: %w", short(endpoint), ErrNotFound)
+	}
+	if nw.plan == nil {
+		return Attachment{}, fmt.Errorf("network %s: %w", short(nw.ID), nw.problem)
+	}
+	_, a := nw.plan.Endpoint(e)
+	return a, nil
+}
+
+// Leave tells the other hosts to stop sending. The device stays until DeleteEndpoint: the engine still has to move it out
+// of the sandbox.
+func (d *Driver) Leave(_ context.Context, network, endpoint string) error {
+	nw, err := d.get(network)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer nw.mu.Unlock()
+	if nw.Shared != "" && d.Records != nil {
+		d.Records.Publish(nw.Shared, endpoint, nil)
+	}
+	return nil
+}
+
+// EndpointInfo is EndpointOperInfo, whose content the engine does not use.
+func (d *Driver) EndpointInfo(context.Context, string, string) (map[string]string, error) {
+	return map[string]string{}, nil
+}
+
+// randomMAC returns a locally administered unicast address (IEEE 802, bits 1 and 0 of the first byte). It is not derived
+// from the IP address: an address given again would then meet stale forwarding entries on other hosts.
+func randomMAC() kernel.MAC {
+	var m kernel.MAC
+	rand.Read(m[:])
+	m[0] = m[0]&^1 | 2
+	return m
+}
+
+func bare(prefixes []netip.Prefix) []netip.Addr {
+	addrs := make([]netip.Addr, 0, len(prefixes))
+	for _, p := range prefixes {
+		addrs = append(addrs, p.Addr())
+	}
+	return addrs
+}

@@ -1,0 +1,111 @@
+package overlay
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	"github.com/carricknet/carrick/bridge"
+	"github.com/carricknet/carrick/driver"
+	"github.com/carricknet/carrick/kernel"
+)
+
+// What encapsulation adds to a frame, in bytes: outer IP header (20, RFC 791; 40, RFC 8200), UDP header (8), VXLAN header
+// (8) and the inner Ethernet header (14), RFC 7348 section 5.
+const (
+	overhead4 = 20 + 8 + 8 + 14
+	overhead6 = 40 + 8 + 8 + 14
+)
+
+// minMTU is the least that carries IPv6 (RFC 8200 section 5), in bytes.
+const minMTU = 1280
+
+// Underlay is what carries the encapsulated frames.
+type Underlay struct {
+	VTEP netip.Addr // our address, the outer source
+	Link string     // the device that has it
+	MTU  int        // of that device, in bytes
+	Port uint16     // UDP destination port
+}
+
+// Open returns the Open of overlay networks over what find finds; find is asked anew for each network, since an address
+// may not be there yet when the plugin starts.
+func Open(find func() (Underlay, error)) driver.Open {
+	return func(_ context.Context, n *driver.Network) (driver.Plan, error) {
+		if err := driver.CheckOptions(n, driver.OptionMTU); err != nil {
+			return nil, err
+		}
+		u, err := find()
+		if err != nil {
+			return nil, err
+		}
+		room := u.MTU - overhead4
+		if u.VTEP.Is6() {
+			room = u.MTU - overhead6
+		}
+		if n.MTU == 0 {
+			n.MTU = room
+		}
+		if n.MTU > room {
+			return nil, fmt.Errorf("MTU %d does not fit: %s has %d bytes, of which %d remain for containers; "+
+				"create the network with -o %s=%d on every host: %w", n.MTU, u.Link, u.MTU, room, driver.OptionMTU, room, driver.ErrInvalid)
+		}
+		if n.IPv6 && n.MTU < minMTU {
+			return nil, fmt.Errorf("MTU %d is too small for --ipv6, which needs %d bytes: %s has %d: %w",
+				n.MTU, minMTU, u.Link, u.MTU, driver.ErrInvalid)
+		}
+		return plan{
+			bridge:   bridge.Device(kernel.Name("ckb", n.ID), n.MTU),
+			vxlan:    kernel.Name("ckx", n.ID),
+			vni:      n.VNI,
+			underlay: u,
+			internal: n.Internal,
+		}, nil
+	}
+}
+
+type plan struct {
+	bridge   kernel.Link
+	vxlan    string
+	vni      uint32
+	underlay Underlay
+	internal bool
+}
+
+func (p plan) Network(remote driver.Remote) kernel.State {
+	s := kernel.State{
+		Links: []kernel.Link{p.bridge, {
+			Name: p.vxlan, NS: kernel.Shared, MTU: p.bridge.MTU, Master: p.bridge.Name, Up: true,
+			NoLearning: true, NeighSuppress: true,
+			VXLAN: &kernel.VXLAN{VNI: p.vni, Local: p.underlay.VTEP, Port: p.underlay.Port},
+		}},
+		Rules: p.rules(remote.Nodes),
+	}
+	for _, vtep := range remote.VTEPs {
+		s.FDB = append(s.FDB, kernel.FDB{NS: kernel.Shared, Dev: p.vxlan, Dst: vtep})
+	}
+	for _, e := range remote.Endpoints {
+		s.FDB = append(s.FDB, kernel.FDB{NS: kernel.Shared, Dev: p.vxlan, MAC: e.MAC, Dst: e.VTEP, Bridge: true})
+		for _, a := range e.Addrs {
+			s.Neighs = append(s.Neighs, kernel.Neigh{NS: kernel.Shared, Dev: p.bridge.Name, IP: a.Addr(), MAC: e.MAC})
+		}
+	}
+	return s
+}
+
+// rules keep strangers out. Frames of our VNI are taken from nodes of the cluster only; the rule names the VNI, so that
+// Docker's own overlay on the same port is left alone. And nothing that is forwarded may be VXLAN for a node: behind
+// masquerading, an ordinary container's packet would otherwise arrive with this host's trusted address.
+func (p plan) rules(nodes []netip.Addr) []kernel.Rule {
+	if len(nodes) == 0 {
+		return nil // the zero To would mean every destination
+	}
+	return []kernel.Rule{
+		{NS: kernel.Host, Chain: kernel.Prerouting, UDPPort: p.underlay.Port, VNI: p.vni, NotFrom: nodes, Verdict: kernel.Drop},
+		{NS: kernel.Host, Chain: kernel.Forward, UDPPort: p.underlay.Port, To: nodes, Verdict: kernel.Drop},
+	}
+}
+
+func (p plan) Endpoint(e driver.Endpoint) (kernel.State, driver.Attachment) {
+	return bridge.Port(p.bridge, e, p.internal)
+}
