@@ -1,0 +1,240 @@
+package store
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+const (
+	// minJournal is how far a journal grows, in bytes, before the next generation: reading it back takes milliseconds.
+	minJournal = 1 << 20
+	// snapshotChunk is the size of a snapshot's records, in bytes: one checksum covers no more.
+	snapshotChunk = 64 << 10
+	// fewKeys is up to how many new or deleted keys are moved one by one in the sorted list, instead of sorting it again.
+	fewKeys = 32
+)
+
+// Apply does all writes or none of them; when it returns nil they are on disk. Calls that come together share an fsync.
+// After an error the writes are not there, unless it is ErrBroken: then only the next Open knows.
+func (s *Store) Apply(writes ...Write) error {
+	if len(writes) == 0 {
+		return nil
+	}
+	req := &request{writes: make([]Write, 0, len(writes))}
+	for _, w := range writes {
+		if w.Value != nil {
+			w.Value = append([]byte{}, w.Value...) // the caller may reuse it
+		}
+		req.writes = append(req.writes, w)
+		req.size += len(w.Key) + len(w.Value) + 20 // two lengths of at most 10 bytes each
+	}
+	if req.size > maxRecord {
+		return fmt.Errorf("store %s: %d bytes in one write, at most %d", s.dir, req.size, maxRecord)
+	}
+	s.queueMu.Lock()
+	s.queue = append(s.queue, req)
+	s.queueMu.Unlock()
+
+	s.commitMu.Lock()
+	defer s.commitMu.Unlock()
+	for !req.done { // done if another call took it along
+		s.commit(s.take())
+	}
+	if req.err != nil {
+		return fmt.Errorf("store %s: %w", s.dir, req.err)
+	}
+	return nil
+}
+
+// take returns as many waiting requests as fit into one record.
+func (s *Store) take() []*request {
+	s.queueMu.Lock()
+	defer s.queueMu.Unlock()
+	size, n := 0, 0
+	for n < len(s.queue) && size+s.queue[n].size <= maxRecord {
+		size += s.queue[n].size
+		n++
+	}
+	batch := slices.Clone(s.queue[:n])
+	s.queue = slices.Delete(s.queue, 0, n)
+	return batch
+}
+
+// commit writes the requests as one record, so that a crash leaves all of a batch or nothing.
+func (s *Store) commit(batch []*request) {
+	var payload []byte
+	for _, req := range batch {
+		for _, w := range req.writes {
+			payload = appendWrite(payload, w)
+		}
+	}
+	err := s.append(payload)
+	if err == nil {
+		s.remember(batch)
+	}
+	for _, req := range batch {
+		req.done, req.err = true, err
+	}
+	if s.broken == nil && s.size >= s.compact {
+		s.nextGeneration()
+	}
+}
+
+func (s *Store) append(payload []byte) error {
+	if s.broken != nil {
+		return s.broken
+	}
+	record := appendRecord(nil, s.seq+1, payload)
+	if _, err := s.disk.write(s.journal, record); err != nil {
+		// A full disk is no reason to stop for good: what was written of the record is cut off, and the next may fit.
+		if cut := s.journal.Truncate(s.size); cut != nil {
+			s.broken = fmt.Errorf("%w: %w", ErrBroken, cut)
+		}
+		return err
+	}
+	if err := s.disk.sync(s.journal); err != nil {
+		s.broken = fmt.Errorf("%w: fsync: %w", ErrBroken, err)
+		return s.broken
+	}
+	s.seq++
+	s.size += int64(len(record))
+	return nil
+}
+
+// remember brings the map up to what is on disk.
+func (s *Store) remember(batch []*request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	changed := map[string]bool{} // keys that were not there, or are no more
+	for _, req := range batch {
+		for _, w := range req.writes {
+			_, had := s.values[w.Key]
+			if had != (w.Value != nil) {
+				changed[w.Key] = true
+			}
+			if w.Value == nil {
+				delete(s.values, w.Key)
+			} else {
+				s.values[w.Key] = w.Value
+			}
+		}
+	}
+	if len(changed) > fewKeys {
+		s.keys = slices.Sorted(maps.Keys(s.values))
+		return
+	}
+	for key := range changed {
+		i, listed := slices.BinarySearch(s.keys, key)
+		_, there := s.values[key]
+		switch {
+		case there && !listed:
+			s.keys = slices.Insert(s.keys, i, key)
+		case !there && listed:
+			s.keys = slices.Delete(s.keys, i, i+1)
+		}
+	}
+}
+
+// nextGeneration begins a new journal and writes the state beside it. A failure costs nothing: the journals that there are
+// hold everything, and it is tried again when the newest has grown. Only where it is not known whether the new journal
+// would be found after a crash, writing stops. It says whether there is a new journal.
+func (s *Store) nextGeneration() bool {
+	s.compact = s.size + minJournal
+	gen := s.gen + 1
+	header := fileHeader{kind: journalFile, gen: gen, seq: s.seq}
+	f, size, placed, err := s.disk.create(filepath.Join(s.dir, journalName(gen)), func(yield func([]byte) error) error {
+		return yield(header.encode())
+	})
+	if err != nil {
+		if placed {
+			s.broken = fmt.Errorf("%w: %w", ErrBroken, err)
+		}
+		return false
+	}
+	s.journal.Close() // everything in it is synced
+	s.journal, s.size, s.gen = f, size, gen
+	s.compact = s.size + minJournal
+	written, err := s.writeSnapshot()
+	if err != nil {
+		return true
+	}
+	s.compact = max(minJournal, 2*written) // so that a write costs at most half a write of a snapshot
+	s.removeBefore(s.base)
+	s.base = gen
+	return true
+}
+
+func (s *Store) writeSnapshot() (int64, error) {
+	var chunks [][]byte // of the map, as records; only commit changes the map, and it is us
+	var payload []byte
+	flush := func() {
+		chunks = append(chunks, appendRecord(nil, uint64(len(chunks)), payload))
+		payload = payload[:0]
+	}
+	for _, key := range s.keys {
+		payload = appendWrite(payload, Write{key, s.values[key]})
+		if len(payload) >= snapshotChunk {
+			flush()
+		}
+	}
+	if len(payload) > 0 {
+		flush()
+	}
+	header := fileHeader{kind: snapshotFile, gen: s.gen, seq: s.seq, count: uint64(len(chunks))}
+	f, size, _, err := s.disk.create(filepath.Join(s.dir, snapshotName(s.gen)), func(yield func([]byte) error) error {
+		if err := yield(header.encode()); err != nil {
+			return err
+		}
+		for _, chunk := range chunks {
+			if err := yield(chunk); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return size, f.Close()
+}
+
+// removeBefore removes the files of the generations before gen. What cannot be removed now is tried again by the next
+// generation, and does no harm.
+func (s *Store) removeBefore(gen uint64) {
+	files, err := list(s.dir)
+	if err != nil {
+		return
+	}
+	for g := range files.snapshots {
+		if g < gen {
+			os.Remove(filepath.Join(s.dir, snapshotName(g)))
+		}
+	}
+	for g := range files.journals {
+		if g < gen {
+			os.Remove(filepath.Join(s.dir, journalName(g)))
+		}
+	}
+}
+
+// Close waits for writes under way and gives the directory free. Nothing is left to be written.
+func (s *Store) Close() error {
+	s.commitMu.Lock()
+	defer s.commitMu.Unlock()
+	if s.journal == nil {
+		return nil
+	}
+	s.broken = ErrClosed
+	err := s.journal.Close()
+	s.journal = nil
+	if unlock := s.lock.Close(); err == nil {
+		err = unlock
+	}
+	if err != nil {
+		return fmt.Errorf("store %s: %w", s.dir, err)
+	}
+	return nil
+}
