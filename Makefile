@@ -1,0 +1,83 @@
+# Targets install the Debian packages they lack, so they work on a fresh Debian 12 with Go, as root.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+.NOTPARALLEL: # two targets at once would share two cores and one engine
+
+# The settings of config.go; a test compares. `make install SECRET=… JOIN=…` hands them on: make itself exports what stands
+# on its command line.
+SETTINGS := SECRET JOIN ADVERTISE NODE GOSSIP_PORT RAFT_PORT VXLAN_PORT POOLS LOG_LEVEL
+PLUGIN := carrick:latest
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+
+# The linter, pinned here and nowhere else. Its checks are in staticcheck.conf.
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# How long each fuzz target runs.
+FUZZTIME ?= 10s
+# The engines that e2e runs on, those of lab.Engines.
+CARRICK_ENGINES ?= 20.10,28.5
+export CARRICK_ENGINES
+
+.PHONY: help build check test e2e demo plugin dockerfile-test install uninstall lab-up lab-down lint fuzz clean
+
+help: ## Say what can be made
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+build: ## Build the binary: build/carrick
+	CGO_ENABLED=0 go build -ldflags "-X main.version=$(VERSION)" -o build/carrick .
+
+check: lint ## All that needs no engine: format, vet, lint, unit, property and kernel tests; under 3 minutes
+	scripts/prepare gcc libc6-dev iproute2 nftables procps
+	go test -race -timeout 10m ./...
+	@# Virtual time and the race detector do not go together: those are tagged !race and run here.
+	dirs=$$(find . -name '*_virtual_test.go' -printf '%h\n' | sort -u); \
+	[ -n "$$dirs" ] && go test -timeout 10m -run '^TestVirtual' $$dirs
+
+test: check e2e ## Everything: check, then e2e
+
+e2e: plugin ## The scenarios on real engines, 20.10 and 28.5 unless CARRICK_ENGINES says otherwise
+	go test -tags e2e -count=1 -timeout 40m -p 1 ./lab/... ./e2e/...
+
+demo: plugin ## Two hosts, one network, a name: what Carrick does, in a few minutes
+	go run -tags e2e ./e2e/demo
+
+plugin: ## Make build/plugin, ready for `docker plugin create`
+	scripts/rootfs build/plugin/rootfs "$(VERSION)"
+	install -m 0644 config.json build/plugin/config.json
+
+dockerfile-test: plugin ## Prove that the Dockerfile makes the same root file system (needs an engine)
+	scripts/prepare busybox-static
+	scripts/dockerfile-test build/plugin/rootfs "$(VERSION)"
+
+install: plugin ## Install on this machine's engine: make install SECRET=… JOIN=…
+	@command -v docker >/dev/null || scripts/prepare docker.io
+	@scripts/install $(PLUGIN) build/plugin $(SETTINGS)
+
+uninstall: ## The reverse; the plugin's state goes with it
+	docker plugin disable $(PLUGIN)
+	docker plugin rm $(PLUGIN)
+	rm -f /usr/local/bin/carrick
+
+lab-up: ## Start a lab to try things by hand; LAB="--hosts 2 --engine 20.10"
+	go run ./lab/cmd/lab up $(LAB)
+
+lab-down: ## Remove it
+	go run ./lab/cmd/lab down
+
+lint: ## Format, vet, staticcheck
+	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt -w is missing on:" $$unformatted; exit 1; }
+	go vet -tags e2e ./...
+	go run $(STATICCHECK) -tags e2e ./...
+
+fuzz: ## Every fuzz target for FUZZTIME each
+	@found=$$(grep -rno --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . || true); \
+	[ -n "$$found" ] || { echo "no fuzz target found"; exit 1; }; \
+	while IFS=: read -r file _ func; do \
+		echo "== $${file%/*} $${func#func }"; \
+		go test -run '^$$' -fuzz "^$${func#func }\$$" -fuzztime $(FUZZTIME) "$${file%/*}"; \
+	done <<<"$$found"
+
+clean: ## Remove what was built here; `go run ./lab/cmd/lab clean` removes the lab's root file systems
+	rm -rf build
