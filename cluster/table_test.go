@@ -274,17 +274,35 @@ func TestTableNobodyWritesForUs(t *testing.T) {
 }
 
 func TestTableGap(t *testing.T) {
-	origin, reader := newTable("origin"), newTable("reader")
-	origin.setEpoch(1)
-	mustAttend(t, origin, "blue", true)
-	mustPut(t, origin, "blue", "a", "1")
-	since := origin.version(rowKey{"blue", "origin"})
-	mustPut(t, origin, "blue", "b", "1")
-	if _, err := reader.merge("origin", origin.since("blue", since)); !errors.Is(err, errGap) {
-		t.Fatalf("changes on top of nothing: %v", err)
+	full := func(v version, keys ...string) delta {
+		d := delta{network: "blue", kind: deltaFull, to: v}
+		for _, k := range keys {
+			d.changes = append(d.changes, change{k, []byte("x")})
+		}
+		return d
 	}
-	if _, err := reader.merge("origin", origin.since("blue", version{})); err != nil {
-		t.Fatal(err)
+	changes := delta{network: "blue", kind: deltaChanges, from: 5, to: version{2, 7}, changes: []change{{"b", []byte("x")}}}
+	for name, have := range map[string]delta{
+		"nothing":              {network: "red", kind: deltaFull, to: version{2, 5}},
+		"an older version":     full(version{2, 4}, "a"),
+		"an older epoch":       full(version{1, 6}, "a"),
+		"that it is not there": {network: "blue", kind: deltaAbsent, to: version{2, 6}},
+	} {
+		reader := newTable("reader")
+		if _, err := reader.merge("origin", have); err != nil {
+			t.Fatal(err)
+		}
+		before := reader.version(rowKey{"blue", "origin"})
+		changed, err := reader.merge("origin", changes)
+		if after := reader.version(rowKey{"blue", "origin"}); changed || !errors.Is(err, errGap) || after != before {
+			t.Errorf("on top of %s: changed %v, error %v, version %v", name, changed, err, after)
+		}
+	}
+	reader := newTable("reader")
+	for _, d := range []delta{full(version{2, 6}, "a"), changes} { // overlapping, but nothing is missing
+		if changed, err := reader.merge("origin", d); err != nil || !changed {
+			t.Fatalf("changed %v, error %v", changed, err)
+		}
 	}
 	if got, ok := reader.share(rowKey{"blue", "origin"}); !ok || len(got) != 2 {
 		t.Fatalf("got %v", texts(got))
