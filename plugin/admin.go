@@ -1,0 +1,82 @@
+package plugin
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// maxNode bounds the name or identifier of a node, in bytes.
+const maxNode = 255
+
+// Status is the answer to Carrick.Status. It is given in every state.
+type Status struct {
+	State   string   `json:"state"` // starting, ready or refusing
+	Version string   `json:"version"`
+	Uptime  int64    `json:"uptime"`            // seconds
+	Waiting string   `json:"waiting,omitempty"` // starting: for what
+	Reason  string   `json:"reason,omitempty"`  // refusing: why
+	Alarms  []string `json:"alarms"`
+	Cluster any      `json:"cluster,omitempty"` // ready: what Reports.Status says
+}
+
+func status(ctx context.Context, s *Server) (any, error) {
+	p := s.gate.current()
+	st := Status{
+		State: p.name, Version: s.config.Version, Uptime: int64(time.Since(s.began) / time.Second),
+		Waiting: p.waiting, Alarms: []string{},
+	}
+	if p.reason != nil {
+		st.Reason = p.reason.Error()
+	}
+	if p.name != stateReady {
+		return st, nil
+	}
+	if p.backend.Alarms != nil {
+		st.Alarms = append(st.Alarms, p.backend.Alarms()...)
+	}
+	cluster, err := p.backend.Reports.Status(ctx)
+	if err != nil {
+		st.Alarms = append(st.Alarms, fmt.Sprintf("the cluster's state cannot be told: %v", err))
+		return st, nil
+	}
+	st.Cluster = cluster
+	return st, nil
+}
+
+// forgetRequest is Carrick.Forget.
+type forgetRequest struct {
+	Node string `json:"node"`
+}
+
+func parseNothing(body []byte) (empty, about, error) {
+	var wire empty
+	return empty{}, about{}, decode(body, &wire)
+}
+
+func parseForget(body []byte) (string, about, error) {
+	var wire forgetRequest
+	if err := decode(body, &wire); err != nil {
+		return "", about{}, err
+	}
+	if wire.Node == "" || len(wire.Node) > maxNode {
+		return "", about{}, invalid("node %s is not a node's name or identifier", quote(wire.Node))
+	}
+	return wire.Node, about{}, nil
+}
+
+func listNetworks(ctx context.Context, b Backend, _ empty) (any, error) {
+	return b.Reports.Networks(ctx)
+}
+
+func listEndpoints(ctx context.Context, b Backend, _ empty) (any, error) {
+	return b.Reports.Endpoints(ctx)
+}
+
+func leaveCluster(ctx context.Context, b Backend, _ empty) (any, error) {
+	return empty{}, b.Members.Leave(ctx)
+}
+
+func forgetNode(ctx context.Context, b Backend, node string) (any, error) {
+	return empty{}, b.Members.Forget(ctx, node)
+}
