@@ -137,10 +137,11 @@ func parseConfig(getenv func(string) string) (Config, error) {
 			v = s.value
 		}
 		if err := s.parse(&c, v); err != nil {
+			said := fmt.Sprintf("%s=%s: %v (allowed: %s)", s.name, v, err, s.unit)
 			if s.name == "SECRET" {
-				v = "…" // never into a log
+				said = err.Error() // the value never gets into a log
 			}
-			wrong = append(wrong, fmt.Sprintf("%s=%s: %v (allowed: %s)", s.name, v, err, s.unit))
+			wrong = append(wrong, said)
 		}
 	}
 	wrong = append(wrong, c.contradictions()...)

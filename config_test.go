@@ -152,7 +152,7 @@ func TestAllThatIsWrongIsSaidAtOnce(t *testing.T) {
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, want := range []string{"SECRET=…: ", "JOIN=192.0.2.1:1: ", "LOG_LEVEL=loud: ", "VXLAN_PORT=0: "} {
+	for _, want := range []string{"SECRET has 7 characters", "JOIN=192.0.2.1:1: ", "LOG_LEVEL=loud: ", "VXLAN_PORT=0: "} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%v\ndoes not say %q", err, want)
 		}

@@ -1,0 +1,242 @@
+package main
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/carricknet/carrick"
+
+// layers of the packages, by their first folder; "." is main. A package imports packages of lower layers only.
+var layers = map[string]int{
+	".":      5,
+	"plugin": 4, "cli": 4,
+	"bridge": 3, "macvlan": 3, "overlay": 3, "host": 3,
+	"driver": 2, "ipam": 2, "dns": 2, "engine": 2,
+	"kernel": 1, "cluster": 1, "store": 1,
+}
+
+// planMayImport: plans turn records into data and do nothing. overlay stands on bridge: its half on this host is one.
+var planMayImport = []string{"driver", "kernel", "bridge"}
+
+// outside are the folders that test and show the program. They import nothing of it, except e2e the lab.
+var outside = []string{"lab", "e2e", "bench"}
+
+// ownerOf says which one package may import a library. Prefixes of import paths; what is not named, none may import.
+var ownerOf = map[string]string{
+	"github.com/docker/go-plugins-helpers": "plugin",
+	"github.com/vishvananda/netlink":       "kernel",
+	"github.com/vishvananda/netns":         "kernel",
+	"github.com/google/nftables":           "kernel",
+	"github.com/coreos/go-iptables":        "kernel",
+	"github.com/hashicorp/memberlist":      "cluster",
+	"github.com/hashicorp/raft":            "cluster",
+	"github.com/hashicorp/go-hclog":        "cluster",
+	"github.com/sirupsen/logrus":           "any",
+	"golang.org/x/sys":                     "any",
+	"golang.org/x/sync":                    "any",
+	"pgregory.net/rapid":                   "tests",
+}
+
+// source is one parsed file of the repository.
+type source struct {
+	name string // path from the root, "kernel/state.go"
+	text string
+	ast  *ast.File
+	pos  *token.FileSet
+}
+
+func (s source) folder() string { return path.Dir(s.name) }
+func (s source) top() string    { return top(s.folder()) }
+func (s source) isTest() bool   { return strings.HasSuffix(s.name, "_test.go") }
+func (s source) line(p token.Pos) string {
+	return s.name + ":" + strconv.Itoa(s.pos.Position(p).Line)
+}
+
+// imports yields the paths that a file imports.
+func (s source) imports() []string {
+	var all []string
+	for _, i := range s.ast.Imports {
+		p, err := strconv.Unquote(i.Path.Value)
+		if err != nil {
+			panic(err) // the parser has read it
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
+// top is the first folder of a path, "." for the root.
+func top(folder string) string {
+	first, _, _ := strings.Cut(folder, "/")
+	return first
+}
+
+// files calls do for every file of the repository that a person has written.
+func files(t *testing.T, do func(name, text string)) {
+	t.Helper()
+	written := regexp.MustCompile(`\.(go|md|sh|json|conf|mod)$|^[A-Z][A-Za-z]*$|^scripts/|^\.ci/`)
+	err := fs.WalkDir(os.DirFS("."), ".", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (name == ".git" || name == "build"):
+			return fs.SkipDir
+		case !d.Type().IsRegular() || !written.MatchString(name):
+			return nil
+		}
+		b, err := os.ReadFile(name)
+		if err == nil {
+			do(name, string(b))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// sources parses every Go file, whatever its build tags.
+func sources(t *testing.T) []source {
+	t.Helper()
+	var all []source
+	files(t, func(name, text string) {
+		if !strings.HasSuffix(name, ".go") {
+			return
+		}
+		pos := token.NewFileSet()
+		f, err := parser.ParseFile(pos, name, text, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, source{name, text, f, pos})
+	})
+	if len(all) < 10 {
+		t.Fatalf("only %d Go files: this is not the repository", len(all))
+	}
+	return all
+}
+
+// TestLayers: arrows point down only. See docs/architecture.md.
+func TestLayers(t *testing.T) {
+	for _, s := range sources(t) {
+		for _, imported := range s.imports() {
+			of, ours := strings.CutPrefix(imported, module)
+			if !ours {
+				continue
+			}
+			of = strings.TrimPrefix(of, "/")
+			if of == "" {
+				of = "."
+			}
+			if why := mayImport(s, of); why != "" {
+				t.Errorf("%s imports %s: %s", s.name, imported, why)
+			}
+		}
+	}
+}
+
+// mayImport says what is wrong with s importing our package of.
+func mayImport(s source, of string) string {
+	from, to := s.top(), top(of)
+	switch {
+	case slices.Contains(outside, from):
+		if to != from && (from == "lab" || to != "lab") {
+			return from + " stands outside the program and imports nothing of it"
+		}
+		return ""
+	case slices.Contains(outside, to):
+		return "only tests outside the program import " + to
+	case layers[from] == 0 || layers[to] == 0:
+		return "one of the two has no layer"
+	case strings.HasSuffix(of, "test") && !s.isTest() && !strings.HasSuffix(s.folder(), "test"):
+		return "what is for tests is imported by tests"
+	case from == to:
+		return ""
+	case layers[from] == 3 && !s.isTest() && slices.Contains(planMayImport, to):
+		return ""
+	case layers[from] == 3 && !s.isTest():
+		return "a plan imports only " + strings.Join(planMayImport, ", ")
+	case layers[to] >= layers[from]:
+		return "arrows point down only"
+	}
+	return ""
+}
+
+// TestLibraries: what is outside is known to one package, so that it can be changed there.
+func TestLibraries(t *testing.T) {
+	for _, s := range sources(t) {
+		for _, imported := range s.imports() {
+			if !strings.Contains(top(imported), ".") || strings.HasPrefix(imported, module) {
+				continue
+			}
+			owner := "nobody"
+			for library, o := range ownerOf {
+				if imported == library || strings.HasPrefix(imported, library+"/") {
+					owner = o
+				}
+			}
+			if owner != "any" && owner != s.top() && (owner != "tests" || !s.isTest() && !strings.HasSuffix(s.folder(), "test")) {
+				t.Errorf("%s imports %s, which belongs to %s", s.name, imported, owner)
+			}
+		}
+	}
+}
+
+// TestStandardLibrary: who may speak HTTP, and that a plan cannot do anything.
+func TestStandardLibrary(t *testing.T) {
+	io := []string{"net", "net/http", "os", "os/exec", "syscall", "golang.org/x/sys/unix", "io/fs", "path/filepath", "time"}
+	for _, s := range sources(t) {
+		for _, imported := range s.imports() {
+			if (imported == "net/http" || strings.HasPrefix(imported, "net/http/")) && s.top() != "plugin" && s.top() != "cli" {
+				t.Errorf("%s imports %s: HTTP is spoken by plugin and cli", s.name, imported)
+			}
+			if layers[s.top()] == 3 && !s.isTest() && slices.Contains(io, imported) {
+				t.Errorf("%s imports %s: a plan is pure", s.name, imported)
+			}
+		}
+	}
+}
+
+// TestPackageComments: each package has one, in doc.go or in its only file; a command has it in main.go.
+func TestPackageComments(t *testing.T) {
+	packages := map[string][]source{} // by folder
+	for _, s := range sources(t) {
+		switch {
+		case !s.isTest():
+			packages[s.folder()] = append(packages[s.folder()], s)
+		case s.ast.Doc != nil:
+			t.Errorf("%s: the comment of a package does not stand in a test", s.name)
+		}
+	}
+	for folder, all := range packages {
+		begins, file := "Package "+all[0].ast.Name.Name+" ", "doc.go"
+		if all[0].ast.Name.Name == "main" {
+			begins, file = "Command ", "main.go"
+		} else if len(all) == 1 {
+			file = path.Base(all[0].name)
+		}
+		found := 0
+		for _, s := range all {
+			if s.ast.Doc == nil {
+				continue
+			}
+			found++
+			if path.Base(s.name) != file || !strings.HasPrefix(s.ast.Doc.Text(), begins) {
+				t.Errorf("%s: the package comment begins with %q and stands in %s", s.name, begins, file)
+			}
+		}
+		if found != 1 {
+			t.Errorf("%s: %d package comments, want 1", folder, found)
+		}
+	}
+}

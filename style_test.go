@@ -1,0 +1,147 @@
+package main
+
+import (
+	"go/ast"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Limits of what a reader can hold at once. CONTRIBUTING.md says what to aim for.
+const (
+	maxFile     = 450 // lines
+	maxFunction = 80  // lines, from func to its closing brace
+)
+
+func TestSizes(t *testing.T) {
+	for _, s := range sources(t) {
+		if n := strings.Count(s.text, "\n"); n > maxFile {
+			t.Errorf("%s has %d lines, at most %d are allowed", s.name, n, maxFile)
+		}
+		for _, d := range s.ast.Decls {
+			f, ok := d.(*ast.FuncDecl)
+			if !ok {
+				continue
+			}
+			if n := s.pos.Position(f.End()).Line - s.pos.Position(f.Pos()).Line + 1; n > maxFunction {
+				t.Errorf("%s: %s has %d lines, at most %d are allowed", s.line(f.Pos()), f.Name.Name, n, maxFunction)
+			}
+		}
+	}
+}
+
+// TestForbidden: what hides what happens, and when.
+func TestForbidden(t *testing.T) {
+	for _, s := range sources(t) {
+		for _, d := range s.ast.Decls {
+			if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil && f.Name.Name == "init" {
+				t.Errorf("%s: func init", s.line(f.Pos()))
+			}
+		}
+		ast.Inspect(s.ast, func(n ast.Node) bool {
+			sel, ok := n.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			if why := forbidden(s, sel); why != "" {
+				t.Errorf("%s: %s", s.line(sel.Pos()), why)
+			}
+			return true
+		})
+	}
+}
+
+func forbidden(s source, sel *ast.SelectorExpr) string {
+	x, ok := sel.X.(*ast.Ident)
+	if !ok {
+		return ""
+	}
+	switch x.Name + "." + sel.Sel.Name {
+	case "os.Exit", "log.Fatal", "log.Fatalf", "log.Fatalln":
+		if s.ast.Name.Name != "main" {
+			return "only main ends the process"
+		}
+	case "time.Sleep":
+		return "wait for a condition instead of sleeping"
+	case "testing.Short":
+		return "no test is left out"
+	}
+	// T, B, F, TB and rapid's T are called t, b, f and tb here.
+	if s.isTest() && slices.Contains([]string{"t", "b", "f", "tb", "rt"}, x.Name) && strings.HasPrefix(sel.Sel.Name, "Skip") {
+		return "a test does not skip: what it needs is installed, or it fails"
+	}
+	return ""
+}
+
+// TestNothingIsLeftForLater looks into every file that a person has written.
+func TestNothingIsLeftForLater(t *testing.T) {
+	marks := regexp.MustCompile(`\b(TO` + `DO|FIX` + `ME|XX` + `X)\b`)
+	files(t, func(name, text string) {
+		for i, line := range strings.Split(text, "\n") {
+			if m := marks.FindString(line); m != "" {
+				t.Errorf("%s:%d: %s", name, i+1, m)
+			}
+		}
+	})
+}
+
+// TestVirtualTime: tests in a bubble of virtual time carry the tag and the name by which `make check` finds them.
+func TestVirtualTime(t *testing.T) {
+	for _, s := range sources(t) {
+		bubble := slices.Contains(s.imports(), "testing/synctest")
+		virtual := strings.HasSuffix(s.name, "_virtual_test.go")
+		if bubble && !virtual && !strings.HasSuffix(s.folder(), "test") {
+			t.Errorf("%s uses testing/synctest: its name has to end in _virtual_test.go", s.name)
+		}
+		if !virtual {
+			continue
+		}
+		if !strings.HasPrefix(s.text, "//go:build !race\n") {
+			t.Errorf("%s does not begin with //go:build !race", s.name)
+		}
+		for _, d := range s.ast.Decls {
+			f, ok := d.(*ast.FuncDecl)
+			if ok && strings.HasPrefix(f.Name.Name, "Test") && !strings.HasPrefix(f.Name.Name, "TestVirtual") {
+				t.Errorf("%s: %s has to be called TestVirtual…", s.line(f.Pos()), f.Name.Name)
+			}
+		}
+	}
+}
+
+// TestDependencies: each has a reason, in docs/adr, and there is no fork.
+func TestDependencies(t *testing.T) {
+	mod, err := os.ReadFile("go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := filepath.Glob("docs/adr/*-dependencies.md")
+	if err != nil || len(found) != 1 {
+		t.Fatalf("docs/adr/*-dependencies.md: %v, %v", found, err)
+	}
+	adr, err := os.ReadFile(found[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var direct, reasoned []string
+	for line := range strings.Lines(string(mod)) {
+		words := strings.Fields(line)
+		if len(words) > 0 && words[0] == "replace" {
+			t.Errorf("go.mod: %s", strings.TrimSpace(line))
+		}
+		words = slices.DeleteFunc(words, func(w string) bool { return w == "require" })
+		if len(words) == 2 && strings.HasPrefix(words[1], "v") {
+			direct = append(direct, words[0])
+		}
+	}
+	for _, m := range regexp.MustCompile("(?m)^- `([^`]+)`: ").FindAllStringSubmatch(string(adr), -1) {
+		reasoned = append(reasoned, m[1])
+	}
+	slices.Sort(direct)
+	slices.Sort(reasoned)
+	if len(direct) == 0 || !slices.Equal(direct, reasoned) {
+		t.Errorf("go.mod requires\n%s\n%s gives reasons for\n%s", strings.Join(direct, "\n"), found[0], strings.Join(reasoned, "\n"))
+	}
+}
