@@ -30,8 +30,7 @@ func (d disk) syncDir(dir string) error {
 }
 
 // create writes a file under a temporary name, makes it durable and gives it its name. It returns the file open at its
-// end, ready to be appended to. placed says that the name may be there, although an error is returned: the directory
-// could not be synced.
+// end, ready to be appended to. placed says that the name may be there after a crash, although an error is returned.
 func (d disk) create(path string, chunks func(yield func([]byte) error) error) (f *os.File, size int64, placed bool, err error) {
 	temp := path + ".tmp"
 	f, err = os.OpenFile(temp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o600)
@@ -56,7 +55,8 @@ func (d disk) create(path string, chunks func(yield func([]byte) error) error) (
 		return nil, 0, false, fmt.Errorf("fsync %s: %w", temp, err)
 	}
 	if err = d.rename(temp, path); err != nil {
-		return nil, 0, false, err
+		_, missing := os.Lstat(path)
+		return nil, 0, missing == nil, err
 	}
 	if err = d.syncDir(filepath.Dir(path)); err != nil {
 		return nil, 0, true, fmt.Errorf("fsync %s: %w", filepath.Dir(path), err)

@@ -52,7 +52,11 @@ func (r *recovery) read() error {
 		if err != nil {
 			return err
 		}
-		if h, _, err := decodeFileHeader(b); err == nil && h.kind == startFile {
+		h, _, err := decodeFileHeader(b)
+		if err != nil {
+			return damagef("%s: %v%s", journalName(gen), err, r.wornList())
+		}
+		if h.kind == startFile {
 			r.values, r.seq, r.start = map[string][]byte{}, h.seq, h
 			return r.replay(gen)
 		}
