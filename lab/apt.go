@@ -65,9 +65,8 @@ func parseList(text string) []source {
 	var found []source
 	for line := range strings.Lines(text) {
 		line, _, _ = strings.Cut(line, "#")
-		kind, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
-		rest = strings.TrimSpace(rest)
-		if kind != "deb" {
+		rest, ok := strings.CutPrefix(strings.Join(strings.Fields(line), " "), "deb ")
+		if !ok {
 			continue
 		}
 		if strings.HasPrefix(rest, "[") {

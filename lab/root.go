@@ -52,6 +52,24 @@ func Engines() []string {
 	return names
 }
 
+// Chosen returns the families that tests run on: those of the environment's CARRICK_ENGINES, separated by commas, or the
+// oldest and the newest, between which the engine's ways of calling a plugin differ most.
+func Chosen() ([]string, error) {
+	list := os.Getenv("CARRICK_ENGINES")
+	if list == "" {
+		return []string{engines[0].family, engines[len(engines)-1].family}, nil
+	}
+	var names []string
+	for name := range strings.SplitSeq(list, ",") {
+		e, err := findEngine(strings.TrimSpace(name))
+		if err != nil {
+			return nil, fmt.Errorf("CARRICK_ENGINES: %w", err)
+		}
+		names = append(names, e.family)
+	}
+	return names, nil
+}
+
 func findEngine(family string) (engine, error) {
 	i := slices.IndexFunc(engines, func(e engine) bool { return e.family == family })
 	if i < 0 {

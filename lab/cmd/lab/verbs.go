@@ -10,6 +10,9 @@ import (
 	"github.com/carricknet/carrick/lab"
 )
 
+// errDiffer makes diff end as diff(1) does.
+var errDiffer = errors.New("the dumps differ")
+
 func (c *command) up() error {
 	cfg := lab.Config{Logf: logf}
 	f := c.flags("lab up")
@@ -143,5 +146,39 @@ func (c *command) log() error {
 	return err
 }
 
-func (c *command) dump() error { return nil }
-func (c *command) diff() error { return nil }
+func (c *command) dump() error {
+	if err := c.parse(1, 1); err != nil {
+		return err
+	}
+	_, hosts, err := c.hosts(c.args)
+	if err != nil {
+		return err
+	}
+	d, err := hosts[0].Dump(c.ctx)
+	fmt.Fprint(c.out, d)
+	return err
+}
+
+func (c *command) diff() error {
+	if err := c.parse(2, 2); err != nil {
+		return err
+	}
+	var dumps []lab.Dump
+	for _, path := range c.args {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		d, err := lab.CheckDump(string(text))
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		dumps = append(dumps, d)
+	}
+	diff := dumps[0].Diff(dumps[1])
+	fmt.Fprint(c.out, diff)
+	if diff != "" {
+		return errDiffer
+	}
+	return nil
+}

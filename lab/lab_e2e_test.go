@@ -1,0 +1,424 @@
+//go:build e2e
+
+package lab
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestLab goes through the life of a lab of two hosts on each engine, in the order a day would have it.
+func TestLab(t *testing.T) {
+	families, err := Chosen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		t.Run(family, func(t *testing.T) { testLab(t, family) })
+	}
+}
+
+func testLab(t *testing.T, family string) {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	cfg := Config{Name: "lab-e2e-" + strings.ReplaceAll(family, ".", ""), Hosts: 2, Engine: family,
+		EngineFlags: []string{"--live-restore"}, Logf: t.Logf}
+	if err := Remove(cfg.Dir, cfg.Name); err != nil {
+		t.Fatal(err)
+	}
+	before := traces(t, cfg.Name)
+	l, err := Start(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			for _, h := range l.Hosts {
+				said, err := h.EngineLog()
+				t.Logf("%s: dockerd wrote (%v):\n%s", h.Name, err, said)
+			}
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+		if after := traces(t, cfg.Name); !slices.Equal(after, before) {
+			t.Errorf("Close left:\nbefore: %q\nafter:  %q", before, after)
+		}
+	})
+	if !slices.ContainsFunc(traces(t, cfg.Name), func(s string) bool { return strings.Contains(s, "dockerd") }) {
+		t.Error("traces sees no dockerd while the lab is up")
+	}
+	lt := labTest{ctx, l, l.Hosts[0], l.Hosts[1]}
+	for _, step := range []struct {
+		name string
+		run  func(*testing.T)
+	}{
+		{"engines are of the family", func(t *testing.T) { lt.versions(t, family) }},
+		{"hosts reach each other", lt.reach},
+		{"FORWARD is DROP", lt.forwardDrop},
+		{"the gateway bridge turns bridge-nf on", lt.bridgeNetfilter},
+		{"containers run, ping and end at once", lt.containers},
+		{"dumps are equal around a container", lt.dumps},
+		{"cut and heal", lt.cut},
+		{"commands end when they are told to", lt.commands},
+		{"files are copied", lt.copies},
+		{"a killed engine leaves containers alive", lt.killEngine},
+		{"power fails", lt.reboot},
+		{"another process sees the lab", lt.open},
+	} {
+		t.Run(step.name, step.run)
+	}
+}
+
+type labTest struct {
+	ctx context.Context
+	lab *Lab
+	a   *Host
+	b   *Host
+}
+
+func (lt labTest) run(t *testing.T, h *Host, args ...string) string {
+	t.Helper()
+	out, err := h.Run(lt.ctx, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func (lt labTest) docker(t *testing.T, h *Host, args ...string) string {
+	t.Helper()
+	return lt.run(t, h, append([]string{"docker"}, args...)...)
+}
+
+func pings(ctx context.Context, h *Host, addr string) bool {
+	_, err := h.Run(ctx, "ping", "-c1", "-W1", addr)
+	return err == nil
+}
+
+func (lt labTest) versions(t *testing.T, family string) {
+	for _, h := range lt.lab.Hosts {
+		got, err := h.EngineVersion(lt.ctx)
+		if err != nil || !strings.HasPrefix(got, family+".") {
+			t.Errorf("%s: %s, %v; want %s", h.Name, got, err, family)
+		}
+	}
+	if a, b := lt.docker(t, lt.a, "info", "-f", "{{.ID}}"), lt.docker(t, lt.b, "info", "-f", "{{.ID}}"); a == b {
+		t.Errorf("both engines have the id %s", a)
+	}
+}
+
+func (lt labTest) reach(t *testing.T) {
+	for _, addr := range []string{lt.b.IPv4, lt.b.IPv6, "198.51.100.1", "2001:db8::1", "host2"} {
+		if !pings(lt.ctx, lt.a, addr) {
+			t.Errorf("%s does not reach %s", lt.a.Name, addr)
+		}
+	}
+	if got := lt.run(t, lt.a, "hostname"); got != lt.a.Name {
+		t.Errorf("hostname %s, want %s", got, lt.a.Name)
+	}
+	if got := lt.run(t, lt.a, "ip", "route", "show", "default"); !strings.Contains(got, "dev eth0") {
+		t.Errorf("default route: %q", got)
+	}
+}
+
+func (lt labTest) forwardDrop(t *testing.T) {
+	for _, h := range lt.lab.Hosts {
+		if got := lt.run(t, h, "iptables", "-S", "FORWARD"); !strings.HasPrefix(got, "-P FORWARD DROP") {
+			t.Errorf("%s: %s", h.Name, got)
+		}
+	}
+}
+
+// The engine makes docker_gwbridge with inter-container communication off, and that is what turns bridge-nf on.
+func (lt labTest) bridgeNetfilter(t *testing.T) {
+	key := "net.bridge.bridge-nf-call-iptables"
+	if got := lt.run(t, lt.a, "sysctl", "-n", key); got != "0" {
+		t.Errorf("%s = %s before", key, got)
+	}
+	lt.docker(t, lt.a, "network", "create", "-d", "bridge", "-o", "com.docker.network.bridge.name=docker_gwbridge",
+		"-o", "com.docker.network.bridge.enable_icc=false", "docker_gwbridge")
+	if got := lt.run(t, lt.a, "sysctl", "-n", key); got != "1" {
+		t.Errorf("%s = %s after docker_gwbridge", key, got)
+	}
+	lt.docker(t, lt.a, "network", "rm", "docker_gwbridge")
+}
+
+func (lt labTest) containers(t *testing.T) {
+	for _, image := range []string{Image, "busybox:latest"} {
+		lt.docker(t, lt.a, "run", "--rm", image, "ping", "-q", "-c", "10", "-i", "0.01", lt.b.IPv4)
+	}
+	lt.docker(t, lt.a, "run", "--rm", Image, "sh", "-euc", "ip -d link >/dev/null; for p in httpd wget nc; do command -v $p; done")
+	lt.docker(t, lt.a, "run", "-d", "--name", "sleeper", Image)
+	began := time.Now()
+	lt.docker(t, lt.a, "stop", "sleeper")
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("stopping a container took %s", took)
+	}
+	lt.docker(t, lt.a, "rm", "sleeper")
+}
+
+// The containers before have done what is done once: docker0 has got its link-local address.
+func (lt labTest) dumps(t *testing.T) {
+	before, err := lt.a.Dump(lt.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, section := range []string{"link", "addr", "route ipv4", "route ipv6", "rule ipv4", "fdb", "iptables", "ip6tables", "nft", "sysctl", "mount"} {
+		if len(before.Section("host: "+section)) == 0 {
+			t.Errorf("section %q is empty", section)
+		}
+	}
+	lt.docker(t, lt.a, "run", "-d", "--name", "one", "-p", "8080:80", Image)
+	during, err := lt.a.Dump(lt.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	diff := before.Diff(during)
+	for _, want := range []string{"@@ host: iptables\n", "@@ host: link\n", "@@ host: mount\n", "@@ /run/docker/netns/", "+ tcp 0.0.0.0:8080"} {
+		if !strings.Contains(diff, want) {
+			t.Errorf("a container makes no difference in %q:\n%s", want, diff)
+		}
+	}
+	lt.docker(t, lt.a, "rm", "-f", "one")
+	ctx, cancel := context.WithTimeout(lt.ctx, 10*time.Second)
+	defer cancel()
+	diff, err = lt.a.Restored(ctx, before)
+	if err != nil || diff != "" {
+		t.Errorf("%v\n%s", err, diff)
+	}
+}
+
+func (lt labTest) cut(t *testing.T) {
+	steps := []struct {
+		name          string
+		do            func() error
+		peer, gateway bool
+	}{
+		{"cut", func() error { return lt.lab.Cut(lt.ctx, lt.b) }, false, true},
+		{"cut again", func() error { return lt.lab.Cut(lt.ctx, lt.b) }, false, true},
+		{"heal", func() error { return lt.lab.Heal(lt.ctx, lt.b) }, true, true},
+		{"heal again", func() error { return lt.lab.Heal(lt.ctx, lt.b) }, true, true},
+		{"cut the other end", func() error { return lt.lab.Cut(lt.ctx, lt.a) }, false, false},
+		{"heal the other end", func() error { return lt.lab.Heal(lt.ctx, lt.a) }, true, true},
+		{"cut the pair", func() error { return lt.lab.CutPair(lt.ctx, lt.b, lt.a) }, false, true},
+		{"heal the pair", func() error { return lt.lab.HealPair(lt.ctx, lt.a, lt.b) }, true, true},
+	}
+	for _, step := range steps {
+		if err := step.do(); err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		if got := pings(lt.ctx, lt.a, lt.b.IPv4); got != step.peer {
+			t.Errorf("%s: host2 over IPv4 answers: %t", step.name, got)
+		}
+		if got := pings(lt.ctx, lt.a, lt.b.IPv6); got != step.peer {
+			t.Errorf("%s: host2 over IPv6 answers: %t", step.name, got)
+		}
+		if got := pings(lt.ctx, lt.a, "198.51.100.1"); got != step.gateway {
+			t.Errorf("%s: the switch answers: %t", step.name, got)
+		}
+		if got := lt.run(t, lt.a, "cat", "/sys/class/net/eth0/operstate"); got != "up" {
+			t.Errorf("%s: eth0 is %s", step.name, got)
+		}
+	}
+}
+
+func (lt labTest) commands(t *testing.T) {
+	var out bytes.Buffer
+	cmd := lt.a.Command(lt.ctx, "ping", "-i", "0.01", lt.b.IPv4)
+	cmd.Stdout = &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	err := poll(lt.ctx, "ping to start", func() (bool, error) { return Interrupt(cmd) == nil, nil })
+	if err == nil {
+		err = cmd.Wait()
+	}
+	if err != nil {
+		t.Errorf("interrupted: %v", err)
+	}
+	if !strings.Contains(out.String(), "packets transmitted") {
+		t.Errorf("interrupted ping said %q", out.String())
+	}
+	ctx, cancel := context.WithTimeout(lt.ctx, time.Second)
+	defer cancel()
+	if _, err := lt.a.Run(ctx, "sleep", "12345"); err == nil {
+		t.Error("no error from a command that was killed")
+	}
+	if out, err := lt.a.Run(lt.ctx, "pgrep", "-f", "sleep 12345"); err == nil {
+		t.Errorf("it lives on: %s", out)
+	}
+	_, err = lt.a.Run(lt.ctx, "sh", "-c", "echo no such thing >&2; exit 7")
+	if err == nil || !strings.Contains(err.Error(), "host1: sh -c") || !strings.Contains(err.Error(), "exit status 7: no such thing") {
+		t.Errorf("error: %v", err)
+	}
+}
+
+func (lt labTest) copies(t *testing.T) {
+	src := t.TempDir()
+	if err := os.WriteFile(filepath.Join(src, "tool"), []byte("#!/bin/sh\necho copied\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("tool", filepath.Join(src, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if err := lt.a.Copy(lt.ctx, src, "/var/run/x/y"); err != nil {
+		t.Fatal(err)
+	}
+	if err := lt.a.Copy(lt.ctx, filepath.Join(src, "tool"), "/opt/z/tool"); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/run/x/y/link", "/run/x/y/tool", "/opt/z/tool"} {
+		if got := lt.run(t, lt.a, path); got != "copied" {
+			t.Errorf("%s: %q", path, got)
+		}
+	}
+	if _, err := os.Stat("/run/x/y"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the machine's own /run/x/y: %v", err)
+	}
+}
+
+func (lt labTest) killEngine(t *testing.T) {
+	id := lt.docker(t, lt.a, "run", "-d", Image)
+	pid := lt.docker(t, lt.a, "inspect", "-f", "{{.State.Pid}}", id)
+	for _, step := range []struct {
+		name string
+		end  []func(context.Context) error
+	}{
+		{"kill dockerd", []func(context.Context) error{lt.a.KillEngine}},
+		{"kill dockerd and containerd", []func(context.Context) error{lt.a.KillEngine, lt.a.KillContainerd}},
+		{"stop dockerd", []func(context.Context) error{lt.a.StopEngine}},
+	} {
+		for _, end := range step.end {
+			if err := end(lt.ctx); err != nil {
+				t.Fatalf("%s: %v", step.name, err)
+			}
+		}
+		if _, err := lt.a.Run(lt.ctx, "docker", "version"); err == nil {
+			t.Errorf("%s: the engine answers", step.name)
+		}
+		lt.run(t, lt.a, "kill", "-0", pid)
+		if err := lt.a.StartEngine(lt.ctx); err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		want := "true " + pid
+		if got := lt.docker(t, lt.a, "inspect", "-f", "{{.State.Running}} {{.State.Pid}}", id); got != want {
+			t.Errorf("%s: container is %s, want %s", step.name, got, want)
+		}
+		lt.docker(t, lt.a, "exec", id, "true")
+	}
+	if err := lt.a.StartEngine(lt.ctx); err == nil {
+		t.Error("a second dockerd started")
+	}
+	if err := lt.a.RestartEngine(lt.ctx, "--no-such-flag"); err == nil || !strings.Contains(err.Error(), "no-such-flag") {
+		t.Errorf("an engine that does not start: %v", err)
+	}
+	if err := lt.a.StartEngine(lt.ctx); err != nil {
+		t.Fatal(err)
+	}
+	lt.docker(t, lt.a, "rm", "-f", id)
+}
+
+func (lt labTest) reboot(t *testing.T) {
+	lt.docker(t, lt.a, "run", "-d", "--restart", "always", "--name", "stays", Image)
+	lt.run(t, lt.a, "sh", "-c", "echo kept >/root/kept; echo lost >/run/lost")
+	mac := lt.run(t, lt.a, "cat", "/sys/class/net/eth0/address")
+	if err := lt.a.PowerOff(lt.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if lt.a.Running() || pings(lt.ctx, lt.b, lt.a.IPv4) {
+		t.Error("host1 answers while it is off")
+	}
+	if _, err := lt.a.Run(lt.ctx, "true"); err == nil || !strings.Contains(err.Error(), "host1: is off") {
+		t.Errorf("a command on a host that is off: %v", err)
+	}
+	if err := lt.a.PowerOn(lt.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := lt.a.Reboot(lt.ctx); err != nil {
+		t.Fatal(err)
+	}
+	lt.docker(t, lt.a, "image", "inspect", Image)
+	if got := lt.run(t, lt.a, "sh", "-c", "cat /root/kept; ls /run/lost || true"); got != "kept" {
+		t.Errorf("files: %q", got)
+	}
+	if got := lt.run(t, lt.a, "cat", "/sys/class/net/eth0/address"); got != mac {
+		t.Errorf("MAC address %s, was %s", got, mac)
+	}
+	err := poll(lt.ctx, "the container to start", func() (bool, error) {
+		out, err := lt.a.Docker(lt.ctx, "inspect", "-f", "{{.State.Running}}", "stays")
+		return out == "true", err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if !pings(lt.ctx, lt.b, lt.a.IPv4) {
+		t.Error("host1 does not answer after the reboot")
+	}
+	lt.docker(t, lt.a, "rm", "-f", "stays")
+}
+
+func (lt labTest) open(t *testing.T) {
+	other, err := Open(lt.lab.layout.dir, lt.lab.Name, t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := lt.run(t, other.Host("host2"), "hostname"); got != "host2" {
+		t.Errorf("hostname %s", got)
+	}
+	if _, err := Start(lt.ctx, Config{Name: lt.lab.Name, Engine: lt.lab.Engine()}); !errors.Is(err, ErrExists) {
+		t.Errorf("the same again: %v", err)
+	}
+}
+
+// traces lists what of a lab there is on the machine: processes, mounts, links and namespaces, cgroups and files.
+func traces(t *testing.T, name string) []string {
+	t.Helper()
+	var found []string
+	for _, file := range []string{"/proc/self/mountinfo", "/proc/net/dev"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if f := strings.Fields(line); file == "/proc/net/dev" {
+				found = append(found, f[0]) // every link: none may come or go
+			} else if strings.Contains(line, name) {
+				found = append(found, line)
+			}
+		}
+	}
+	for _, pattern := range []string{"/proc/[0-9]*/environ", "/run/netns/*", "/var/run/docker/netns/*"} {
+		paths, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range paths {
+			if strings.HasSuffix(path, "environ") {
+				text, err := os.ReadFile(path)
+				if err != nil || !bytes.Contains(text, []byte("CARRICK_LAB="+name+"\x00")) {
+					continue
+				}
+				comm, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "comm"))
+				path = fmt.Sprintf("%s %s", path, comm)
+			}
+			found = append(found, path)
+		}
+	}
+	for _, pattern := range []string{"/sys/fs/cgroup/" + cgroupTop + "/" + name, "/sys/fs/cgroup/*/" + cgroupTop + "/" + name, DefaultDir + "/labs/" + name} {
+		paths, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, paths...)
+	}
+	return found
+}
