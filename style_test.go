@@ -111,6 +111,42 @@ func TestVirtualTime(t *testing.T) {
 	}
 }
 
+// TestOptionsAreDocumented: what a network may be given has a row in both tables.
+func TestOptionsAreDocumented(t *testing.T) {
+	options := map[string]bool{}
+	for _, s := range sources(t) {
+		ast.Inspect(s.ast, func(n ast.Node) bool {
+			v, ok := n.(*ast.ValueSpec)
+			if !ok || s.isTest() || slices.Contains(outside, s.top()) {
+				return true
+			}
+			for i, name := range v.Names {
+				if !strings.HasPrefix(name.Name, "Option") || i >= len(v.Values) {
+					continue
+				}
+				if value, ok := v.Values[i].(*ast.BasicLit); ok {
+					options[strings.Trim(value.Value, `"`)] = true
+				}
+			}
+			return true
+		})
+	}
+	if !options["mode"] {
+		t.Errorf("the options were not found, only %v", options)
+	}
+	for _, file := range []string{"README.md", "docs/options.md"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name := range options {
+			if !strings.Contains(string(text), name+"=") {
+				t.Errorf("%s does not speak of option %s", file, name)
+			}
+		}
+	}
+}
+
 // TestDependencies: each has a reason, in docs/adr, and there is no fork.
 func TestDependencies(t *testing.T) {
 	mod, err := os.ReadFile("go.mod")
