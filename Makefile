@@ -56,7 +56,7 @@ install: plugin ## Install on this machine's engine: make install SECRET=… JOI
 	@scripts/install $(PLUGIN) build/plugin $(SETTINGS)
 
 uninstall: ## The reverse; the plugin's state goes with it
-	docker plugin disable $(PLUGIN)
+	@[ "$$(docker plugin inspect -f '{{.Enabled}}' $(PLUGIN))" = false ] || docker plugin disable $(PLUGIN)
 	docker plugin rm $(PLUGIN)
 	rm -f /usr/local/bin/carrick
 
