@@ -54,12 +54,12 @@ func listenBelow(root, path string) (net.Listener, error) {
 // lockDir takes a directory for this process alone, so that of two plugins that start only one sees a stale socket. The
 // directory must be one that nobody but us can change, and no link in its path may lead elsewhere.
 func lockDir(dir string) (unlock func() error, err error) {
-	real, err := filepath.EvalSymlinks(dir)
+	resolved, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		return nil, err
 	}
-	if real != dir {
-		return nil, fmt.Errorf("%s leads to %s by a symbolic link", dir, real)
+	if resolved != dir {
+		return nil, fmt.Errorf("%s leads to %s by a symbolic link", dir, resolved)
 	}
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {

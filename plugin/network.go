@@ -91,13 +91,13 @@ func networkRequest(wire network.CreateNetworkRequest) (req driver.NetworkReques
 	if req.Options, err = userOptions(wire.Options); err != nil {
 		return req, err
 	}
-	if req.Internal, err = flag(wire.Options, keyInternal, false); err != nil {
+	if req.Internal, err = truth(wire.Options, keyInternal, false); err != nil {
 		return req, err
 	}
-	if req.IPv4, err = flag(wire.Options, keyIPv4, true); err != nil {
+	if req.IPv4, err = truth(wire.Options, keyIPv4, true); err != nil {
 		return req, err
 	}
-	if req.IPv6, err = flag(wire.Options, keyIPv6, false); err != nil {
+	if req.IPv6, err = truth(wire.Options, keyIPv6, false); err != nil {
 		return req, err
 	}
 	v4, err := parsePools("IPv4Data", wire.IPv4Data, false)
@@ -123,7 +123,7 @@ func userOptions(options map[string]any) (map[string]string, error) {
 	maps.DeleteFunc(given, func(key string, _ any) bool {
 		return key == keyIPv4 || key == keyIPv6 || strings.HasPrefix(key, keyAdvertise)
 	})
-	return texts(given)
+	return texts(keyGeneric, given)
 }
 
 func parsePools(field string, data []*network.IPAMData, v6 bool) ([]driver.PoolData, error) {
@@ -155,12 +155,12 @@ func parsePool(field string, d network.IPAMData, v6 bool) (driver.PoolData, erro
 			return pool, err
 		}
 	}
-	aux, err := texts(d.AuxAddresses)
+	aux, err := texts(field+".AuxAddresses", d.AuxAddresses)
 	if err != nil {
-		return pool, fmt.Errorf("%s.AuxAddresses: %w", field, err)
+		return pool, err
 	}
 	for _, name := range slices.Sorted(maps.Keys(aux)) {
-		addr, err := parseAddress(field+".AuxAddresses."+name, aux[name], v6)
+		addr, err := parseAddress(fmt.Sprintf("%s.AuxAddresses[%s]", field, quote(name)), aux[name], v6)
 		if err != nil {
 			return pool, err
 		}
@@ -223,7 +223,7 @@ func endpointRequest(wire network.CreateEndpointRequest) (driver.EndpointRequest
 	maps.DeleteFunc(given, func(key string, _ any) bool {
 		return key == keyPortMap || strings.HasPrefix(key, keyEndpoint)
 	})
-	req.Options, err = texts(given)
+	req.Options, err = texts("Options", given)
 	return req, err
 }
 

@@ -80,5 +80,5 @@ func parseDiscovery(body []byte) (empty, about, error) {
 }
 
 func allocateNetwork(context.Context, Backend, string) (any, error) {
-	return nil, invalid("this driver's networks are of scope local: Swarm cannot allocate them; create them with --scope local, on each node")
+	return nil, invalid("this driver's networks are of scope local: Swarm has nothing to allocate for them")
 }

@@ -101,8 +101,8 @@ func checkSandboxKey(key string) error {
 	return nil
 }
 
-// flag reads an option of the engine's that is true or false; older engines leave it out.
-func flag(options map[string]any, key string, missing bool) (bool, error) {
+// truth reads an option of the engine's that is true or false; older engines leave it out.
+func truth(options map[string]any, key string, missing bool) (bool, error) {
 	switch v := options[key].(type) {
 	case nil:
 		return missing, nil
@@ -118,7 +118,7 @@ func flag(options map[string]any, key string, missing bool) (bool, error) {
 
 // texts turns the values of options into text. The command line gives only text, the API and Compose files numbers and
 // booleans as well.
-func texts(options map[string]any) (map[string]string, error) {
+func texts(field string, options map[string]any) (map[string]string, error) {
 	out := make(map[string]string, len(options))
 	for _, key := range slices.Sorted(maps.Keys(options)) { // in order: of two errors always the same one is told
 		switch v := options[key].(type) {
@@ -129,7 +129,7 @@ func texts(options map[string]any) (map[string]string, error) {
 		case json.Number:
 			out[key] = v.String()
 		default:
-			return nil, invalid("option %s: %s is not text", quote(key), describe(v))
+			return nil, invalid("%s[%s]: %s is not text", field, quote(key), describe(v))
 		}
 	}
 	return out, nil
