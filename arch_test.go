@@ -37,6 +37,7 @@ var ownerOf = map[string]string{
 	"github.com/vishvananda/netlink":       "kernel",
 	"github.com/vishvananda/netns":         "kernel",
 	"github.com/google/nftables":           "kernel",
+	"github.com/mdlayher/netlink":          "kernel", // a type in an option of nftables
 	"github.com/coreos/go-iptables":        "kernel",
 	"github.com/hashicorp/memberlist":      "cluster",
 	"github.com/hashicorp/raft":            "cluster",
