@@ -1,0 +1,146 @@
+package kernel
+
+import (
+	"fmt"
+	"strings"
+)
+
+// maxOwner keeps the alias within IFALIASZ (256 bytes) and the comment of a rule within one byte of length.
+const maxOwner = 200
+
+// ref names a link: names are unique per namespace only.
+type ref struct {
+	ns   NS
+	name string
+}
+
+func (r ref) String() string {
+	if r.ns == Host {
+		return r.name
+	}
+	return fmt.Sprintf("%s in namespace %s", r.name, r.ns)
+}
+
+func checkOwner(owner string) error {
+	if owner == "" || len(owner) > maxOwner {
+		return fmt.Errorf("owner %q: must have 1 to %d bytes", owner, maxOwner)
+	}
+	for _, c := range []byte(owner) {
+		if c < ' ' || c > '~' || c == '"' {
+			return fmt.Errorf("owner %q: only printable ASCII without quotes is allowed", owner)
+		}
+	}
+	return nil
+}
+
+// Check says what is wrong with a State that no kernel could be made to match, or that would touch what is not ours.
+func (s State) Check() error {
+	own := make(map[ref]bool, len(s.Links))
+	for _, l := range s.Links {
+		if err := l.check(); err != nil {
+			return fmt.Errorf("link %s: %w", l.Name, err)
+		}
+		if own[ref{l.NS, l.Name}] {
+			return fmt.Errorf("link %s: wanted twice", ref{l.NS, l.Name})
+		}
+		own[ref{l.NS, l.Name}] = true
+	}
+	on := func(what fmt.Stringer, ns NS, dev string) error {
+		if !own[ref{ns, dev}] {
+			return fmt.Errorf("%s: %s is not a link of the same state", what, ref{ns, dev})
+		}
+		return nil
+	}
+	for _, a := range s.Addrs {
+		if err := on(a.Prefix, a.NS, a.Dev); err != nil {
+			return err
+		}
+	}
+	for _, r := range s.Routes {
+		if err := on(r.Dst, r.NS, r.Dev); err != nil {
+			return err
+		}
+	}
+	for _, n := range s.Neighs {
+		if err := on(n.IP, n.NS, n.Dev); err != nil {
+			return err
+		}
+	}
+	for _, f := range s.FDB {
+		if err := on(f.MAC, f.NS, f.Dev); err != nil {
+			return err
+		}
+		if f.MAC == (MAC{}) && f.Bridge {
+			return fmt.Errorf("fdb entry for all unknown frames towards %s: the bridge has no such entry", f.Dst)
+		}
+	}
+	if err := checkSysctls(s.Sysctls, own); err != nil {
+		return err
+	}
+	return checkRules(s.Rules)
+}
+
+func (l Link) check() error {
+	if !isOurs(l.Name) {
+		return fmt.Errorf("must be named by Name (ckb, ckx, ckh or ckc and twelve hexadecimal digits)")
+	}
+	if l.NS != Host && l.NS != Shared {
+		return fmt.Errorf("namespace %q: only %q and %q are known", l.NS, Host, Shared)
+	}
+	kinds := 0
+	for _, set := range []bool{l.Bridge != nil, l.Veth != nil, l.VXLAN != nil} {
+		if set {
+			kinds++
+		}
+	}
+	if kinds != 1 {
+		return fmt.Errorf("must be exactly one of bridge, veth and vxlan")
+	}
+	if v := l.Veth; v != nil && (!isOurs(v.Peer) || (v.PeerNS != Host && v.PeerNS != Shared)) {
+		return fmt.Errorf("peer %s: must be named by Name and be in a known namespace", ref{v.PeerNS, v.Peer})
+	}
+	if x := l.VXLAN; x != nil {
+		if x.VNI >= 1<<24 { // RFC 7348 section 5: 24 bits
+			return fmt.Errorf("vni %d: must be less than 16777216", x.VNI)
+		}
+		if !x.Local.IsValid() || x.Local.Is4In6() || x.Port == 0 {
+			return fmt.Errorf("vxlan: local address %s and UDP port %d must be given", x.Local, x.Port)
+		}
+	}
+	return nil
+}
+
+// checkSysctls lets pass keys of our own namespace, and in the host's those of our own devices.
+func checkSysctls(keys []Sysctl, own map[ref]bool) error {
+	for _, k := range keys {
+		ours := k.NS == Shared
+		for _, part := range strings.Split(k.Key, "/") {
+			if part == "" || part == "." || part == ".." {
+				return fmt.Errorf("sysctl %s: not a path below /proc/sys", k.Key)
+			}
+			ours = ours || own[ref{k.NS, part}]
+		}
+		if !ours || !strings.HasPrefix(k.Key, "net/") {
+			return fmt.Errorf("sysctl %s: not of one of our devices, nor of our namespace", k.Key)
+		}
+	}
+	return nil
+}
+
+func checkRules(rules []Rule) error {
+	for _, r := range rules {
+		if r.Chain != Prerouting && r.Chain != Forward {
+			return fmt.Errorf("rule: chain %q: only %s and %s are known", r.Chain, Prerouting, Forward)
+		}
+		if r.Verdict != Accept && r.Verdict != Drop {
+			return fmt.Errorf("rule: verdict %q: only %s and %s are known", r.Verdict, Accept, Drop)
+		}
+		if r.VNI >= 1<<24 {
+			return fmt.Errorf("rule: vni %d: must be less than 16777216", r.VNI)
+		}
+		if r.NS != Host && r.NS != Shared {
+			return fmt.Errorf("rule: namespace %q: only %q and %q are known", r.NS, Host, Shared)
+		}
+	}
+	return nil
+}

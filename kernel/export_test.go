@@ -1,0 +1,35 @@
+package kernel
+
+// Plan is what Set would do, as commands.
+func (k *Kernel) Plan(owner string, want State) ([]string, error) {
+	<-k.turn
+	defer k.unlock()
+	if err := k.prepareShared(want.needs(Shared)); err != nil {
+		return nil, err
+	}
+	_, ops, err := k.plan(owner, want)
+	lines := make([]string, len(ops))
+	for i, o := range ops {
+		lines[i] = o.String()
+	}
+	return lines, err
+}
+
+// SetPart does the first n requests of a Set, as one that is killed would.
+func (k *Kernel) SetPart(owner string, want State, n int) error {
+	<-k.turn
+	defer k.unlock()
+	if err := k.prepareShared(want.needs(Shared)); err != nil {
+		return err
+	}
+	s, ops, err := k.plan(owner, want)
+	if err != nil {
+		return err
+	}
+	for _, o := range ops[:n] {
+		if err := o.apply(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}

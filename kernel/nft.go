@@ -1,0 +1,228 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+	"github.com/mdlayher/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// A markedRule is a rule of our table with what its comment says.
+type markedRule struct {
+	heldRule
+	owner string // "" for one that was written by hand
+}
+
+// baseChains are made when the first rule needs them.
+var baseChains = []struct {
+	chain    Chain
+	hook     *nftables.ChainHook
+	priority nftables.ChainPriority
+}{
+	{Prerouting, nftables.ChainHookPrerouting, -300},
+	{Forward, nftables.ChainHookForward, -1},
+}
+
+// nft opens a connection for one transaction or one look. The library waits for one answer to each message; where the
+// kernel fails a transaction at its commit it sends a single one, so the wait must have an end.
+func (sp *space) nft() (*nftables.Conn, error) {
+	limit := func(c *netlink.Conn) error { return c.SetDeadline(time.Now().Add(answerTime * time.Second)) }
+	return nftables.New(nftables.WithNetNSFd(int(sp.fd)), nftables.AsLasting(), nftables.WithSockOptions(limit))
+}
+
+// readRules lists our table in the order of its chains, in one dump: the library asks once per chain, and does not tell
+// that a dump was disturbed.
+func (sp *space) readRules() ([]markedRule, error) {
+	if sp.sockets[unix.NETLINK_NETFILTER] == nil {
+		return nil, nil
+	}
+	const getRule, newRule = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETRULE, unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWRULE
+	msgs, err := dump(func() ([][]byte, error) {
+		return sp.request(getRule, unix.NLM_F_DUMP, &nl.Nfgenmsg{NfgenFamily: unix.NFPROTO_INET},
+			attr(unix.NFTA_RULE_TABLE, nl.ZeroTerminated(table))).Execute(unix.NETLINK_NETFILTER, newRule)
+	})
+	if err != nil {
+		if noNFT(err) {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("%s list table inet %s: %w", nftIn(sp.ns), table, err)
+	}
+	rules := make([]markedRule, 0, len(msgs))
+	for _, m := range msgs {
+		r, err := parseRule(sp.ns, m)
+		if err != nil {
+			return nil, fmt.Errorf("%s list table inet %s: %w", nftIn(sp.ns), table, err)
+		}
+		rules = append(rules, r)
+	}
+	return rules, nil
+}
+
+// parseRule reads what tells a rule from others. Its expressions are not looked at.
+func parseRule(ns NS, m []byte) (markedRule, error) {
+	r := markedRule{heldRule: heldRule{ns: ns}}
+	attrs, err := nl.ParseRouteAttr(m[nl.SizeofNfgenmsg:])
+	if err != nil {
+		return r, err
+	}
+	for _, a := range attrs {
+		switch a.Attr.Type &^ unix.NLA_F_NESTED {
+		case unix.NFTA_RULE_CHAIN:
+			r.chain = Chain(unix.ByteSliceToString(a.Value))
+		case unix.NFTA_RULE_HANDLE:
+			r.handle = binary.BigEndian.Uint64(a.Value)
+		case unix.NFTA_RULE_USERDATA:
+			r.owner, r.sum = parseComment(a.Value)
+		}
+	}
+	return r, nil
+}
+
+// noNFT says whether the kernel lacks nf_tables: there are no rules then, and the first that is wanted fails.
+func noNFT(err error) bool {
+	return errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL)
+}
+
+func nftIn(ns NS) string {
+	if ns == Host {
+		return "nft"
+	}
+	return "ip netns exec " + string(ns) + " nft"
+}
+
+// comment is the user data of a rule: "carrick OWNER SUM", where nft(8) looks for the comment it prints.
+func comment(owner, sum string) []byte {
+	return userdata.AppendString(nil, userdata.TypeComment, aliasPrefix+owner+" "+sum)
+}
+
+func parseComment(data []byte) (owner, sum string) {
+	if len(data) < 2 || len(data) < 2+int(data[1]) { // the library reads past the end of what is cut short
+		return "", ""
+	}
+	text, _ := userdata.GetString(data, userdata.TypeComment)
+	text, ours := strings.CutPrefix(text, aliasPrefix)
+	at := strings.LastIndexByte(text, ' ')
+	if !ours || at < 0 {
+		return "", ""
+	}
+	return text[:at], text[at+1:]
+}
+
+// apply runs the replacement as one transaction: a packet meets either all of the old rules or all of the new ones.
+func (o setRules) apply(s *scope) error {
+	c, err := s.space(o.ns).nft()
+	if err != nil {
+		return err
+	}
+	defer c.CloseLasting()
+	t := &nftables.Table{Family: nftables.TableFamilyINet, Name: table}
+	left := s.rules[o.ns] - len(o.del) + len(o.add)
+	if left == 0 {
+		c.DelTable(t)
+	} else if err := o.batch(c, t, s.owner); err != nil {
+		return err
+	}
+	if err := c.Flush(); err != nil {
+		return err
+	}
+	s.rules[o.ns] = left
+	return nil
+}
+
+func (o setRules) batch(c *nftables.Conn, t *nftables.Table, owner string) error {
+	c.AddTable(t)
+	chains := make(map[Chain]*nftables.Chain)
+	for _, b := range baseChains {
+		needed := false
+		for _, r := range o.add {
+			needed = needed || r.chain == b.chain
+		}
+		chains[b.chain] = &nftables.Chain{Name: string(b.chain), Table: t}
+		if !needed {
+			continue
+		}
+		accept, priority := nftables.ChainPolicyAccept, b.priority
+		chains[b.chain] = c.AddChain(&nftables.Chain{Name: string(b.chain), Table: t, Type: nftables.ChainTypeFilter,
+			Hooknum: b.hook, Priority: &priority, Policy: &accept})
+	}
+	for _, r := range o.del {
+		if err := c.DelRule(&nftables.Rule{Table: t, Chain: chains[r.chain], Handle: r.handle}); err != nil {
+			return err
+		}
+	}
+	for _, r := range o.add {
+		exprs, err := r.compile(c, t)
+		if err != nil {
+			return err
+		}
+		c.AddRule(&nftables.Rule{Table: t, Chain: chains[r.chain], Exprs: exprs, UserData: comment(owner, r.sum())})
+	}
+	return nil
+}
+
+// compile turns the rule into the expressions that nft(8) makes of its text.
+func (r nftRule) compile(c *nftables.Conn, t *nftables.Table) ([]expr.Any, error) {
+	const register = 1 // NFT_REG_1
+	var e []expr.Any
+	load := func(base expr.PayloadBase, offset, length uint32) {
+		e = append(e, &expr.Payload{DestRegister: register, Base: base, Offset: offset, Len: length})
+	}
+	equal := func(data []byte) {
+		e = append(e, &expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: data})
+	}
+	if r.family != anyFamily {
+		e = append(e, &expr.Meta{Key: expr.MetaKeyNFPROTO, Register: register})
+		equal([]byte{map[family]byte{ipv4: unix.NFPROTO_IPV4, ipv6: unix.NFPROTO_IPV6}[r.family]})
+	}
+	// Offsets of the source and the destination: RFC 791 section 3.1, RFC 8200 section 3.
+	offsets, length, kind := [2]uint32{12, 16}, uint32(4), nftables.TypeIPAddr
+	if r.family == ipv6 {
+		offsets, length, kind = [2]uint32{8, 24}, 16, nftables.TypeIP6Addr
+	}
+	for i, addrs := range [2][]netip.Addr{r.notFrom, r.to} {
+		if len(addrs) == 0 {
+			continue
+		}
+		set := &nftables.Set{Table: t, Anonymous: true, Constant: true, KeyType: kind}
+		if err := c.AddSet(set, elements(addrs)); err != nil {
+			return nil, err
+		}
+		load(expr.PayloadBaseNetworkHeader, offsets[i], length)
+		e = append(e, &expr.Lookup{SourceRegister: register, SetName: set.Name, SetID: set.ID, Invert: i == 0})
+	}
+	if r.udpPort != 0 || r.vni != 0 {
+		e = append(e, &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register})
+		equal([]byte{unix.IPPROTO_UDP})
+	}
+	if r.udpPort != 0 { // RFC 768: after the source port
+		load(expr.PayloadBaseTransportHeader, 2, 2)
+		equal(binaryutil.BigEndian.PutUint16(r.udpPort))
+	}
+	if r.vni != 0 { // RFC 7348 section 5: 8 bytes of UDP, then 4 of flags
+		load(expr.PayloadBaseTransportHeader, 12, 3)
+		equal([]byte{byte(r.vni >> 16), byte(r.vni >> 8), byte(r.vni)})
+	}
+	verdict := expr.VerdictAccept
+	if r.verdict == Drop {
+		verdict = expr.VerdictDrop
+	}
+	return append(e, &expr.Verdict{Kind: verdict}), nil
+}
+
+func elements(addrs []netip.Addr) []nftables.SetElement {
+	list := make([]nftables.SetElement, len(addrs))
+	for i, a := range addrs {
+		list[i].Key = a.AsSlice()
+	}
+	return list
+}

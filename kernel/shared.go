@@ -1,0 +1,223 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// ownNS is the namespace of the calling thread. It is asked of the kernel by this path, not by numbers of processes: those
+// are wrong where /proc was mounted for another PID namespace.
+const ownNS = "/proc/thread-self/ns/net"
+
+// sharedSysctls hold in our namespace: nothing is routed in it, and no bridged frame meets a firewall. They are written
+// again before each use, for bridge-nf-call-* begins at 1 in every namespace, also in one that was there already, when the
+// module br_netfilter is loaded later. A key that is not there needs not be off.
+var sharedSysctls = []string{
+	"net/bridge/bridge-nf-call-iptables",
+	"net/bridge/bridge-nf-call-ip6tables",
+	"net/bridge/bridge-nf-call-arptables",
+	"net/ipv4/ip_forward",
+	"net/ipv6/conf/all/forwarding",
+	"net/ipv6/conf/default/forwarding",
+}
+
+func (k *Kernel) pin() string { return filepath.Join(k.dir, string(Shared)) }
+
+// prepareShared finds our namespace where it is pinned, and makes it if it is needed and not there.
+func (k *Kernel) prepareShared(needed bool) error {
+	fd, err := openPin(k.pin())
+	if err != nil {
+		return fmt.Errorf("namespace %s: %w", Shared, err)
+	}
+	if k.shared != nil && (!fd.IsOpen() || !fd.Equal(k.shared.fd)) { // unmounted or replaced by others
+		k.shared.close()
+		k.shared = nil
+	}
+	switch {
+	case k.shared != nil:
+		_ = fd.Close()
+	case fd.IsOpen():
+		if k.shared, err = openSpace(Shared, fd); err != nil {
+			return err
+		}
+		k.log.WithField("namespace", k.pin()).Info("adopted the namespace of bridges and VXLAN devices")
+	case needed:
+		if fd, err = k.makeShared(); err != nil {
+			return fmt.Errorf("namespace %s: %w", Shared, err)
+		}
+		if k.shared, err = openSpace(Shared, fd); err != nil {
+			return err
+		}
+		k.log.WithField("namespace", k.pin()).Info("made the namespace of bridges and VXLAN devices")
+		return nil
+	}
+	if !needed {
+		return nil
+	}
+	if err := inside(k.shared.fd, k.secure); err != nil {
+		return fmt.Errorf("namespace %s: %w", Shared, err)
+	}
+	return nil
+}
+
+// openPin opens a namespace that is mounted at path. A closed handle means that there is none.
+func openPin(path string) (netns.NsHandle, error) {
+	var fs unix.Statfs_t
+	err := unix.Statfs(path, &fs)
+	if errors.Is(err, unix.ENOENT) {
+		return netns.None(), nil
+	}
+	if err != nil {
+		return netns.None(), fmt.Errorf("%s: %w", path, err)
+	}
+	if fs.Type != unix.NSFS_MAGIC { // a stale pin: the file of a mount that a reboot has ended
+		return netns.None(), nil
+	}
+	fd, err := netns.GetFromPath(path)
+	if err != nil {
+		return netns.None(), fmt.Errorf("%s: %w", path, err)
+	}
+	if kind, err := unix.IoctlRetInt(int(fd), unix.NS_GET_NSTYPE); err != nil || kind != unix.CLONE_NEWNET {
+		_ = fd.Close()
+		return netns.None(), fmt.Errorf("%s: is a namespace, but not of the network", path)
+	}
+	return fd, nil
+}
+
+// makeShared makes the namespace and pins it. It is set up before it is pinned, so that whoever finds the pin finds it
+// complete; a crash before leaves nothing but an empty file.
+func (k *Kernel) makeShared() (netns.NsHandle, error) {
+	if err := k.makePin(); err != nil {
+		return netns.None(), err
+	}
+	var fd netns.NsHandle
+	err := fresh(func() error {
+		if err := k.secure(); err != nil {
+			return err
+		}
+		// The mount point is on a shared mount, which carries it to the host. What is mounted is the namespace, not
+		// the path: it stays when the thread ends.
+		if err := unix.Mount(ownNS, k.pin(), "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("mount --bind %s %s: %w", ownNS, k.pin(), err)
+		}
+		var err error
+		fd, err = netns.GetFromPath(ownNS)
+		return err
+	})
+	if err != nil {
+		return netns.None(), errors.Join(err, k.removePin())
+	}
+	return fd, nil
+}
+
+// fresh runs f in a new network namespace, on a thread that is thrown away: it never belongs anywhere else.
+func fresh(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the runtime ends the thread with the goroutine
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			done <- fmt.Errorf("unshare --net: %w", err)
+			return
+		}
+		done <- f()
+	}()
+	return <-done
+}
+
+// makePin makes the empty file to mount over. One that is there is the rest of a mount: it is taken away and made anew
+// only if it is an empty file.
+func (k *Kernel) makePin() error {
+	if err := os.MkdirAll(k.dir, 0o700); err != nil {
+		return err
+	}
+	if info, err := os.Lstat(k.pin()); err == nil {
+		if !info.Mode().IsRegular() || info.Size() != 0 {
+			return fmt.Errorf("%s: is in the way, and is not the empty file of a mount", k.pin())
+		}
+		if err := os.Remove(k.pin()); err != nil {
+			return err
+		}
+	}
+	f, err := os.OpenFile(k.pin(), os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o400)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// secure writes sharedSysctls where they differ, in the namespace of the calling thread.
+func (k *Kernel) secure() error {
+	for _, key := range sharedSysctls {
+		value, err := k.proc.read(key)
+		if errors.Is(err, unix.ENOENT) || err == nil && value == "0" {
+			continue
+		}
+		if err == nil {
+			err = k.proc.write(key, "0")
+		}
+		if err != nil {
+			return fmt.Errorf("sysctl -w %s=0: %w", key, err)
+		}
+	}
+	return nil
+}
+
+// dropShared removes our namespace when nothing of ours is left in it.
+func (k *Kernel) dropShared(s *scope) error {
+	if k.shared == nil {
+		return nil
+	}
+	for r := range s.index { // cheap, and enough where there are other networks
+		if r.ns == Shared && (strings.HasPrefix(r.name, KindBridge) || strings.HasPrefix(r.name, KindVXLAN)) {
+			return nil
+		}
+	}
+	devices, err := k.shared.devices()
+	if err != nil {
+		return fmt.Errorf("namespace %s: %w", Shared, err)
+	}
+	for _, d := range devices {
+		if isOurs(d.Name) || strings.HasPrefix(d.alias, aliasPrefix) {
+			return nil
+		}
+	}
+	if s.rules[Shared] != 0 {
+		return nil
+	}
+	k.shared.close()
+	k.shared = nil
+	if err := k.removePin(); err != nil {
+		return fmt.Errorf("namespace %s: %w", Shared, err)
+	}
+	k.log.WithField("namespace", k.pin()).Info("removed the namespace of bridges and VXLAN devices")
+	return nil
+}
+
+// removePin unmounts the namespace, as often as it is mounted, and removes the file and our directory if it is empty.
+func (k *Kernel) removePin() error {
+	for {
+		fd, err := openPin(k.pin())
+		if err != nil {
+			return err
+		}
+		if !fd.IsOpen() {
+			break
+		}
+		_ = fd.Close()
+		if err := unix.Unmount(k.pin(), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+			return fmt.Errorf("umount %s: %w", k.pin(), err)
+		}
+	}
+	if err := os.Remove(k.pin()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	_ = os.Remove(k.dir) // not empty: others have something there
+	return nil
+}
