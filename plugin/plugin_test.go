@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -152,6 +153,7 @@ type served struct {
 	client *http.Client
 	log    *lockedBuffer
 	stop   func() error // ends Serve and returns what it says
+	ended  atomic.Bool  // a test has called stop and seen to what it said
 }
 
 type lockedBuffer struct {
@@ -197,6 +199,7 @@ func start(t *testing.T, config Config) *served {
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(ctx, l) }()
 	s.stop = sync.OnceValue(func() error {
+		s.ended.Store(true)
 		cancel()
 		select {
 		case err := <-ended:
@@ -207,7 +210,8 @@ func start(t *testing.T, config Config) *served {
 	})
 	t.Cleanup(func() {
 		s.client.CloseIdleConnections()
-		if err := s.stop(); err != nil && !t.Failed() {
+		seen := s.ended.Load()
+		if err := s.stop(); err != nil && !seen {
 			t.Errorf("Serve: %v", err)
 		}
 	})
