@@ -294,6 +294,9 @@ func TestSlowClients(t *testing.T) {
 	conn = s.dial(t)
 	reader := bufio.NewReader(conn)
 	for range 2 {
+		if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
 		request(t, conn, "NetworkDriver.Leave", aLeave)
 		res, err := http.ReadResponse(reader, nil)
 		if err != nil {
