@@ -31,7 +31,7 @@ func (s State) Empty() bool {
 
 // diff is what must be done, in this order, to make have into want.
 func diff(have snapshot, want State) []op {
-	d := differ{have: have, want: want, dead: make(map[ref]deaths)}
+	d := differ{have: have, want: want, dead: make(map[ref]deaths), shaken: make(map[ref]bool)}
 	d.links()
 	before, after := diffRules(have.rules, want.Rules, len(d.delete) != 0)
 	ops := append(before, d.delete...)
@@ -47,17 +47,19 @@ func diff(have snapshot, want State) []op {
 
 // deaths are the entries of a link that the kernel drops by itself when the link is changed, seen on Linux 6.18.
 type deaths struct {
-	all    bool // the link is new
-	v6     bool // IPv6 addresses
-	routes bool
-	neighs bool
-	bridge bool // the bridge's entries that lead to this port
+	all     bool // the link is new
+	sysctls bool
+	v6      bool // IPv6 addresses
+	routes  bool
+	neighs  bool
+	bridge  bool // the bridge's entries that lead to this port
 }
 
 type differ struct {
 	have           snapshot
 	want           State
 	dead           map[ref]deaths
+	shaken         map[ref]bool // links that lose addresses
 	delete, create []op
 	change         []op
 }
@@ -94,11 +96,11 @@ func (d *differ) links() {
 			}
 		case twin: // made as the other end of a pair
 			d.create = append(d.create, adoptLink{r})
-			d.dead[r] = deaths{all: true}
+			d.dead[r] = deaths{all: true, sysctls: true}
 			h = other
 		default:
 			d.create = append(d.create, addLink{w})
-			d.dead[r] = deaths{all: true}
+			d.dead[r] = deaths{all: true, sysctls: true}
 			h = Link{MAC: w.MAC, MTU: w.MTU, Bridge: w.Bridge}
 			if w.Veth != nil {
 				born[ref{w.Veth.PeerNS, w.Veth.Peer}] = Link{MAC: w.Veth.PeerMAC, MTU: w.Veth.PeerMTU}
@@ -107,6 +109,9 @@ func (d *differ) links() {
 		if gone[ref{h.NS, h.Master}] { // released by the kernel
 			h.Master = ""
 			d.kill(r, deaths{bridge: true})
+		}
+		if regainsIPv6(h, w) {
+			h = d.revive(r, h, w)
 		}
 		d.attributes(r, h, w)
 	}
@@ -141,7 +146,7 @@ func (d *differ) attributes(r ref, have, want Link) {
 	}
 	if want.MTU != 0 && have.MTU != want.MTU {
 		add(setMTU{r, want.MTU})
-		if have.MTU < minIPv6MTU || want.MTU < minIPv6MTU {
+		if want.MTU < minIPv6MTU {
 			d.kill(r, deaths{v6: true, routes: true, neighs: true})
 		}
 	}
@@ -167,9 +172,26 @@ func (d *differ) attributes(r ref, have, want Link) {
 	}
 }
 
-// minIPv6MTU is the least MTU of IPv6 (RFC 8200 section 5). The kernel takes IPv6 off a device that has less, and its
-// entries with it.
+// minIPv6MTU is the least MTU of IPv6 (RFC 8200 section 5). The kernel takes IPv6 off a device that gets less: addresses,
+// routes, neighbours (with those of IPv4, seen on Linux 6.18) and the directory of its sysctls.
 const minIPv6MTU = 1280
+
+func regainsIPv6(have, want Link) bool {
+	return have.MTU != 0 && have.MTU < minIPv6MTU && want.MTU >= minIPv6MTU
+}
+
+// revive raises an MTU to where the device has IPv6 again. That begins at the defaults, with a link-local address at once if
+// the device is up, so it is down until addrgenmode and the sysctls are written.
+func (d *differ) revive(r ref, have, want Link) Link {
+	if have.Up {
+		d.create = append(d.create, setUp{r, false})
+		d.kill(r, deaths{routes: true})
+	}
+	d.create = append(d.create, setMTU{r, want.MTU}, adoptLink{r})
+	d.kill(r, deaths{sysctls: true, v6: true, neighs: true})
+	have.Up, have.MTU = false, want.MTU
+	return have
+}
 
 func portFlags(have, want Link) []portFlag {
 	var flags []portFlag
@@ -188,11 +210,12 @@ func portFlags(have, want Link) []portFlag {
 func (d *differ) kill(r ref, more deaths) {
 	old := d.dead[r]
 	d.dead[r] = deaths{
-		all:    old.all || more.all,
-		v6:     old.v6 || more.v6,
-		routes: old.routes || more.routes,
-		neighs: old.neighs || more.neighs,
-		bridge: old.bridge || more.bridge,
+		all:     old.all || more.all,
+		sysctls: old.sysctls || more.sysctls,
+		v6:      old.v6 || more.v6,
+		routes:  old.routes || more.routes,
+		neighs:  old.neighs || more.neighs,
+		bridge:  old.bridge || more.bridge,
 	}
 }
 

@@ -16,10 +16,10 @@ func (d *differ) sysctls() []op {
 	return ops
 }
 
-// fresh says whether the key is one of a link that is made anew, and begins again at its default.
+// fresh says whether the key is one of a link that begins again with all of them at their defaults.
 func (d *differ) fresh(s Sysctl) bool {
-	for _, o := range d.create {
-		if a, ok := o.(addLink); ok && a.NS == s.NS && hasPart(s.Key, a.Name) {
+	for r, dead := range d.dead {
+		if dead.sysctls && r.ns == s.NS && hasPart(s.Key, r.name) {
 			return true
 		}
 	}
@@ -36,7 +36,6 @@ func (d *differ) addrs() []op {
 	kept := d.kept()
 	have := make(map[Addr]bool, len(d.have.Addrs))
 	var ops []op
-	shaken := make(map[ref]bool)
 	for _, a := range d.have.Addrs {
 		r := ref{a.NS, a.Dev}
 		if !kept[r] || d.dead[r].v6 && a.Prefix.Addr().Is6() {
@@ -47,11 +46,10 @@ func (d *differ) addrs() []op {
 			continue
 		}
 		ops = append(ops, delAddr(a))
-		shaken[r] = true
-		d.kill(r, deaths{routes: true})
+		d.shaken[r] = true
 	}
 	for _, a := range d.want.Addrs {
-		if !have[a] || shaken[ref{a.NS, a.Dev}] {
+		if !have[a] || d.shaken[ref{a.NS, a.Dev}] {
 			ops = append(ops, addAddr(a))
 		}
 	}
@@ -75,7 +73,7 @@ func (d *differ) routes() []op {
 		if !kept[dev] || d.dead[dev].routes {
 			continue
 		}
-		have[r] = true
+		have[r] = !d.shaken[dev]
 		if !want[key{dev, r.Dst}] {
 			ops = append(ops, delRoute(r))
 		}
