@@ -1,10 +1,20 @@
 package cluster
 
 import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
 	"iter"
 	"net/netip"
+	"sync"
+	"sync/atomic"
 
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/errgroup"
 )
 
 // KV is where the node keeps raft's log and what it promised: a checksummed map on disk.
@@ -30,18 +40,25 @@ type Config struct {
 	RaftPort   uint16         // TCP: raft, requests and pulls
 	Dir        string         // the node's key, raft's snapshots, the cache of the remote records
 	Log        KV             // raft's log and stable store
+	Version    string         // of the program, for Status
 	Logger     *logrus.Logger // nil: discard
+
+	timing timing // zero: defaultTiming
 }
 
 // registered is a node that the gossip should know: it has a fact, or has answered while this node was not yet a member.
 type registered struct {
-	ID         string
-	Name       string
-	Addr       netip.Addr
-	GossipPort uint16
-	RaftPort   uint16
-	Forgotten  bool // its messages and records are refused; only ID and Name are set
+	ID         string     `json:"id"`
+	Name       string     `json:"name"`
+	Addr       netip.Addr `json:"addr"`
+	GossipPort uint16     `json:"gossip"`
+	RaftPort   uint16     `json:"raft"`
+	Version    string     `json:"version,omitempty"`
+	Forgotten  bool       `json:"-"` // its messages and records are refused; only ID and Name are set
 }
+
+// at is where the node's one TCP port is.
+func (r registered) at() netip.AddrPort { return netip.AddrPortFrom(r.Addr, r.RaftPort) }
 
 // member is what the gossip knows about another node.
 type member struct {
@@ -53,19 +70,209 @@ type member struct {
 	Suspended bool
 }
 
-// Node is one member of the cluster.
-type Node struct {
-	ID        string     `json:"id"`
-	Name      string     `json:"name"`
-	Addr      netip.Addr `json:"addr"` // its VTEP: from the gossip while it is alive, else from the facts
-	Alive     bool       `json:"alive"`
-	Suspended bool       `json:"suspended,omitempty"`
-	Voter     bool       `json:"voter,omitempty"`
-	Version   string     `json:"version,omitempty"`
-}
-
 // Row is what one other node has published in a network.
 type Row struct {
 	Node    Node
 	Records map[string][]byte
 }
+
+// carrier is what the slow facts need of the gossip.
+type carrier interface {
+	run(ctx context.Context) error
+	members() []member
+	servePull(conn *tls.Conn, peerID string)
+}
+
+// Cluster is this node's part in the cluster.
+type Cluster struct {
+	cfg       Config
+	timing    timing
+	targets   []target // of JOIN
+	log       *logrus.Logger
+	raftLog   hclog.Logger
+	id        string
+	transport *transport
+	alarms    *alarms
+	store     *raftStore
+	snapshots *raft.FileSnapshotStore
+	fsm       *fsm
+	gossip    carrier
+	all       wakers          // of Watch
+	own       wakers          // of what this file's loops wait for: facts, leadership, state
+	life      context.Context // of Run
+	broken    chan struct{}   // closed when raft may go on although its store is broken: it is being shut down
+
+	mu        sync.Mutex
+	state     State
+	reason    string
+	clusterID string
+	node      *raftNode             // nil: raft does not run
+	met       map[string]registered // nodes that answered while this one had no facts, by id
+	leaving   bool
+	gone      chan struct{} // closed when this node has left
+
+	founder atomic.Bool // its own address stands first in JOIN, and it is in no cluster
+}
+
+// New reads what the node is from its disk, and makes it a new node where there is nothing, or where part of it is
+// missing. It starts nothing.
+func New(cfg Config) (*Cluster, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = logrus.New()
+		cfg.Logger.SetOutput(io.Discard)
+	}
+	if cfg.timing == (timing{}) {
+		cfg.timing = defaultTiming()
+	}
+	targets, err := checkConfig(cfg)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{
+		cfg: cfg, timing: cfg.timing, targets: targets, log: cfg.Logger, raftLog: newRaftLog(cfg.Logger),
+		broken: make(chan struct{}), gone: make(chan struct{}), met: map[string]registered{}, state: Joining,
+	}
+	c.alarms = &alarms{onChange: c.all.wake}
+	d, err := c.load()
+	if err != nil {
+		return nil, err
+	}
+	c.id, c.store, c.snapshots, c.fsm = nodeID(publicKey(d.key)), d.store, d.snapshots, d.fsm
+	c.store.failed = c.storeFailed
+	c.fsm.save, c.fsm.changed = c.saveApplied, c.factsChanged
+	if id, ok := cfg.Log.Get(keyCluster); ok {
+		c.clusterID = string(id)
+	}
+	creds, err := newCredentials(cfg.Secret, d.key)
+	if err != nil {
+		return nil, err
+	}
+	c.transport = newTransport(netip.AddrPortFrom(cfg.Advertise, cfg.RaftPort), creds, c.alarms, c.log)
+	c.transport.refuse = c.refusePeer
+	if err := c.makeGossip(); err != nil {
+		return nil, err
+	}
+	c.transport.handle(alpnRaft, c.serveRaft)
+	c.transport.handle(alpnRPC, c.serveRPC)
+	c.transport.handle(alpnPull, c.gossip.servePull)
+	return c, nil
+}
+
+// Run takes part in the cluster until ctx ends. It withdraws nothing: the others keep what this node told them. After it
+// returns nothing runs.
+func (c *Cluster) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	c.life = ctx
+	g.Go(func() error { return c.transport.run(ctx) })
+	g.Go(func() error { return c.runGossip(ctx) })
+	g.Go(func() error { return c.live(ctx) })
+	return g.Wait()
+}
+
+// live is the life of a node: find or found a cluster unless it is in one, and take part.
+func (c *Cluster) live(ctx context.Context) error {
+	if c.cluster() == "" {
+		if err := c.enter(ctx); err != nil {
+			return err
+		}
+	}
+	if c.cluster() != "" && !c.hasLeft() && ctx.Err() == nil {
+		if err := c.takePart(ctx); err != nil {
+			return err
+		}
+	}
+	if c.hasLeft() {
+		if err := c.discard(); err != nil {
+			return err
+		}
+		c.setState(Left, "the next start of the plugin joins as a new node")
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// runGossip ends with ctx, or when this node leaves.
+func (c *Cluster) runGossip(ctx context.Context) error {
+	inner, cancel := context.WithCancel(ctx)
+	defer cancel()
+	g := errgroup.Group{}
+	g.Go(func() error {
+		defer cancel()
+		return c.gossip.run(inner)
+	})
+	g.Go(func() error {
+		select {
+		case <-c.gone:
+			cancel()
+		case <-inner.Done():
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// ID is the fingerprint of this node's key.
+func (c *Cluster) ID() string { return c.id }
+
+// View is the newest version of the facts that this node has. It is there offline too, and never goes back.
+func (c *Cluster) View() View { return c.fsm.view() }
+
+// Watch returns a channel that wakes at every change of facts, nodes, remote records and alarms, and what ends it. Every
+// caller has its own; several changes may be one wake.
+func (c *Cluster) Watch() (<-chan struct{}, func()) { return c.all.watch() }
+
+// cluster is the id of the cluster that this node is in, or empty.
+func (c *Cluster) cluster() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.clusterID
+}
+
+// running is raft, or nil.
+func (c *Cluster) running() *raftNode {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.node
+}
+
+func (c *Cluster) factsChanged() {
+	if why := c.fsm.halted(); why != "" {
+		c.alarms.hold("log", why)
+	} else {
+		c.alarms.clear("log")
+	}
+	c.own.wake()
+	c.all.wake()
+}
+
+// saveApplied is called by the state machine before anybody sees the entry.
+func (c *Cluster) saveApplied(index uint64) {
+	if err := c.cfg.Log.Apply(Write{Key: keyApplied, Value: fmt.Appendf(nil, "%d", index)}); err != nil {
+		c.alarms.hold("disk", "the cluster's log cannot be written: "+err.Error())
+	}
+}
+
+// storeFailed holds raft until it is shut down: it could not save its term.
+func (c *Cluster) storeFailed(err error) {
+	c.alarms.hold("disk", "the cluster's log cannot be written, this node no longer takes part in decisions: "+err.Error())
+	<-c.broken
+}
+
+// serveRaft hands a connection to raft, if it runs.
+func (c *Cluster) serveRaft(conn *tls.Conn, _ string) {
+	if n := c.running(); n != nil {
+		n.stream.serve(conn)
+	}
+}
+
+// refusePeer says why a node's connection is not served. Nodes that are not registered are: a node that was away may meet a
+// leader that it has never heard of.
+func (c *Cluster) refusePeer(id string) error {
+	if f, ok := c.View().fence(id); ok {
+		return fmt.Errorf("node %s was %s", id, f)
+	}
+	return nil
+}
+
+// errRenew: what is stored does not belong together; the node becomes a new one.
+var errRenew = errors.New("the stored state of the node is incomplete")

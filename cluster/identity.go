@@ -19,6 +19,9 @@ const keyFile = "node.key"
 // keyVersion is the version of keyFile.
 const keyVersion = 1
 
+// errNewer: a newer program wrote it; nothing is lost, only the program too old.
+var errNewer = errors.New("written by a newer version of carrick")
+
 // storedKey is what keyFile holds.
 type storedKey struct {
 	Version int    `json:"v"`
@@ -32,22 +35,28 @@ func nodeID(public ed25519.PublicKey) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// loadKey reads the node's key. A missing file is fs.ErrNotExist; a file that cannot be understood is an error that is not.
+// errNoKey: there is no key, or what is there is none.
+var errNoKey = errors.New("no key")
+
+// loadKey reads the node's key. A file that cannot be read is neither errNoKey nor errNewer.
 func loadKey(dir string) (ed25519.PrivateKey, error) {
 	path := filepath.Join(dir, keyFile)
 	raw, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errNoKey
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("node key: %w", err)
 	}
 	var stored storedKey
 	if err := json.Unmarshal(raw, &stored); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w: %w", path, errNoKey, err)
 	}
 	if stored.Version != keyVersion {
-		return nil, fmt.Errorf("%s: format version %d, this node knows %d", path, stored.Version, keyVersion)
+		return nil, fmt.Errorf("%s: %w: format %d, this node knows %d", path, errNewer, stored.Version, keyVersion)
 	}
 	if len(stored.Seed) != ed25519.SeedSize {
-		return nil, fmt.Errorf("%s: a key of %d bytes, expected %d", path, len(stored.Seed), ed25519.SeedSize)
+		return nil, fmt.Errorf("%s: %w: %d bytes, expected %d", path, errNoKey, len(stored.Seed), ed25519.SeedSize)
 	}
 	return ed25519.NewKeyFromSeed(stored.Seed), nil
 }
@@ -74,15 +83,6 @@ func makeKey(dir string) (ed25519.PrivateKey, error) {
 		return nil, fmt.Errorf("node key: %w", err)
 	}
 	return ed25519.NewKeyFromSeed(seed), nil
-}
-
-// removeKey makes the next start a new node.
-func removeKey(dir string) error {
-	err := os.Remove(filepath.Join(dir, keyFile))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("node key: %w", err)
-	}
-	return syncDir(dir)
 }
 
 func writeSynced(path string, content []byte) error {

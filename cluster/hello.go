@@ -1,0 +1,153 @@
+package cluster
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// helloTimeout bounds one greeting: longer than two lost packets (RFC 6298 section 2.1), shorter than patience.
+const helloTimeout = 4 * time.Second
+
+// greeting is what two nodes tell each other first.
+type greeting struct {
+	Cluster string     `json:"cluster,omitempty"` // empty: knows none
+	Node    registered `json:"node"`
+	Founder bool       `json:"founder,omitempty"` // its own address stands first in its JOIN, and it is in no cluster
+	Fenced  string     `json:"fenced,omitempty"`  // how the node that asks was taken out of the cluster: fencedByLeave or other
+}
+
+// reply is what became of one greeting.
+type reply struct {
+	target string // as in JOIN, or the address
+	addr   netip.AddrPort
+	err    error
+	greeting
+}
+
+func (c *Cluster) greeting() greeting {
+	return greeting{Cluster: c.cluster(), Node: c.registration(), Founder: c.founder.Load()}
+}
+
+// hello greets the node at an address.
+func (c *Cluster) hello(ctx context.Context, to netip.AddrPort) (greeting, error) {
+	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
+	defer cancel()
+	var g greeting
+	id, err := c.call(ctx, to, opHello, c.greeting(), &g)
+	if err != nil {
+		return greeting{}, err
+	}
+	if g.Node.ID != id {
+		return greeting{}, fmt.Errorf("%s: says that it is node %s and is %s", to, g.Node.ID, id)
+	}
+	c.compare(to.Addr(), g)
+	return g, nil
+}
+
+// greeted answers a greeting.
+func (c *Cluster) greeted(conn *tls.Conn, peerID string, in greeting) greeting {
+	out := c.greeting()
+	out.Fenced, _ = c.View().fence(peerID)
+	if from, err := netip.ParseAddrPort(conn.RemoteAddr().String()); err == nil && in.Node.ID == peerID {
+		c.compare(from.Addr().Unmap(), in)
+	}
+	return out
+}
+
+// compare raises the alarm about another cluster, and remembers the node while this one has no facts.
+func (c *Cluster) compare(addr netip.Addr, g greeting) {
+	own := c.cluster()
+	if own != "" && g.Cluster != "" && own != g.Cluster {
+		c.alarms.raise("cluster "+addr.String(), fmt.Sprintf(
+			"%s (%s) is in another cluster, %s; this one is %s: clusters never merge", addr, g.Node.Name, g.Cluster, own))
+		return
+	}
+	if c.View().Index() > 0 || g.Node.ID == c.id || !g.Node.Addr.IsValid() {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.met[g.Node.ID] = g.Node
+}
+
+// ask greets all that are listed in JOIN or known by the gossip, at once, and returns the answers in a fixed order. This
+// node itself is not among them.
+func (c *Cluster) ask(ctx context.Context) []reply {
+	var asked []reply
+	for _, t := range c.targets {
+		addr, err := t.resolve(ctx, c.cfg.Advertise)
+		if addr != c.transport.local {
+			asked = append(asked, reply{target: t.String(), addr: addr, err: err})
+		}
+	}
+	for _, m := range c.gossip.members() {
+		addr := netip.AddrPortFrom(m.Addr, m.RaftPort)
+		listed := slices.ContainsFunc(asked, func(r reply) bool { return r.addr == addr })
+		if m.Alive && m.Addr.IsValid() && m.RaftPort != 0 && m.ID != c.id && !listed {
+			asked = append(asked, reply{target: m.Addr.String(), addr: addr})
+		}
+	}
+	c.greetAll(ctx, asked)
+	return slices.DeleteFunc(asked, func(r reply) bool { return errors.Is(r.err, errSelf) })
+}
+
+// greetAll fills in the answers.
+func (c *Cluster) greetAll(ctx context.Context, asked []reply) {
+	var wg sync.WaitGroup
+	for i := range asked {
+		if asked[i].err == nil {
+			wg.Go(func() { asked[i].greeting, asked[i].err = c.hello(ctx, asked[i].addr) })
+		}
+	}
+	wg.Wait()
+}
+
+// keepContact asks the others for as long as this node takes part: the listed ones whether they are in the same
+// cluster, and when there is no leader the registered ones whether this node is still wanted.
+func (c *Cluster) keepContact(ctx context.Context, fenced func(how string)) error {
+	for {
+		var asked []reply
+		for _, t := range c.targets {
+			if addr, err := t.resolve(ctx, c.cfg.Advertise); err == nil && !c.isRegistered(addr) {
+				asked = append(asked, reply{target: t.String(), addr: addr})
+			}
+		}
+		if c.leader() == "" {
+			for _, r := range c.known() {
+				if !r.Forgotten && r.ID != c.id {
+					asked = append(asked, reply{target: r.Name, addr: r.at()})
+				}
+			}
+		}
+		c.greetAll(ctx, asked)
+		for _, r := range asked {
+			if r.err == nil && r.Fenced != "" && r.Cluster == c.cluster() {
+				fenced(r.Fenced)
+			}
+		}
+		if !pause(ctx, c.timing.contact) {
+			return nil
+		}
+	}
+}
+
+func (c *Cluster) isRegistered(addr netip.AddrPort) bool {
+	return addr == c.transport.local ||
+		slices.ContainsFunc(c.View().registered(), func(r registered) bool { return r.at() == addr })
+}
+
+// names of the targets, for a sentence.
+func names(replies []reply) string {
+	var all []string
+	for _, r := range replies {
+		all = append(all, r.target)
+	}
+	return strings.Join(slices.Compact(all), ", ")
+}

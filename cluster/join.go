@@ -1,0 +1,98 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+)
+
+// joined is the answer to who wants to join.
+type joined struct {
+	Cluster string `json:"cluster"`
+}
+
+// join asks a node that knows a cluster to be let in. It tells whether this node is in afterwards; if not, the state says
+// why and the next round tries again.
+func (c *Cluster) join(ctx context.Context, via reply, all []reply) (bool, error) {
+	for _, r := range all {
+		if r.err == nil && r.Cluster != "" && r.Cluster != via.Cluster {
+			c.setState(Refused, fmt.Sprintf("%s is in cluster %s and %s in cluster %s: JOIN must name nodes of one cluster",
+				via.target, via.Cluster, r.target, r.Cluster))
+			return false, nil
+		}
+	}
+	c.setState(Joining, "asking "+via.target)
+	limited, cancel := context.WithTimeout(ctx, c.timing.propose)
+	defer cancel()
+	var a joined
+	_, err := c.call(limited, via.addr, opJoin, c.registration(), &a)
+	switch code := codeOf(err); {
+	case err == nil && a.Cluster != "":
+		return true, c.enterCluster(a.Cluster)
+	case code == codeRefused || code == codeFenced:
+		c.setState(Refused, err.Error())
+	case ctx.Err() == nil:
+		c.setState(Joining, fmt.Sprintf("%s: %v", via.target, err))
+	}
+	return false, nil
+}
+
+// admit registers a node that asks to join. Its entry is all that it needs: the leader makes everybody who has one a
+// server of raft.
+func (c *Cluster) admit(ctx context.Context, peerID string, r registered) (joined, error) {
+	if r.ID != peerID {
+		return joined{}, refusal(codeRefused, "node %s asks to join as %s", peerID, r.ID)
+	}
+	if err := checkName(r.Name); err != nil {
+		return joined{}, refusal(codeRefused, "%v", err)
+	}
+	if !r.Addr.IsValid() || r.Addr.IsUnspecified() || r.RaftPort == 0 || r.GossipPort == 0 {
+		return joined{}, refusal(codeRefused, "node %s asks to join from %v, ports %d and %d", r.Name, r.Addr, r.RaftPort, r.GossipPort)
+	}
+	id := c.cluster()
+	if id == "" || c.View().Index() == 0 {
+		return joined{}, refusal(codeRetry, "node %s is not a member yet", c.cfg.Name)
+	}
+	return joined{Cluster: id}, c.register(ctx, r)
+}
+
+// register writes the entry of a node, unless it is there.
+func (c *Cluster) register(ctx context.Context, r registered) error {
+	view := c.View()
+	for {
+		txn, err := registerTxn(view, r)
+		if err != nil || len(txn.Then) == 0 {
+			return err
+		}
+		view, err = c.Propose(ctx, txn)
+		if !errors.Is(err, ErrConflict) {
+			return err
+		}
+	}
+}
+
+// registerTxn is one try. Names are unique, so that the operator can say which node he means.
+func registerTxn(v View, r registered) (Txn, error) {
+	if how, fenced := v.fence(r.ID); fenced {
+		return Txn{}, refusal(codeFenced, "%s", how)
+	}
+	for _, other := range v.registered() {
+		if other.Name == r.Name && other.ID != r.ID {
+			return Txn{}, refusal(codeRefused,
+				"another node is called %q already (%s): if that host is gone or was installed anew, run `carrick forget %s` on a member first, else set NODE to another name",
+				r.Name, other.Addr, r.Name)
+		}
+	}
+	if have, ok := v.registration(r.ID); ok && have == r {
+		return Txn{}, nil
+	}
+	value, err := json.Marshal(nodeFact{Version: nodeVersion, registered: r})
+	if err != nil {
+		return Txn{}, fmt.Errorf("node %s: %w", r.Name, err)
+	}
+	return Txn{
+		If:   []Cond{{"node", v.Index()}, {belowFenced + r.ID, v.Index()}},
+		Then: []Op{{Key: belowNode + r.ID, Value: value}},
+	}, nil
+}

@@ -1,0 +1,172 @@
+package cluster
+
+import (
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/hashicorp/raft"
+)
+
+// loaded is what a node has on its disk.
+type loaded struct {
+	key       ed25519.PrivateKey
+	store     *raftStore
+	snapshots *raft.FileSnapshotStore
+	fsm       *fsm
+}
+
+// snapshotDir is where raft.FileSnapshotStore keeps its files below Config.Dir.
+const snapshotDir = "snapshots"
+
+func publicKey(key ed25519.PrivateKey) ed25519.PublicKey { return key.Public().(ed25519.PublicKey) }
+
+// load reads the node's key and log, which are worth something only together: a node that kept its key but lost its log
+// would vote again in a term in which it has voted, and could elect a leader that lacks what was committed with its
+// first vote. Raft's store therefore says whose it is; when either is missing, belongs to another or has a hole, the
+// node gets a new key and an empty log, and joins as a new server.
+func (c *Cluster) load() (*loaded, error) {
+	d, err := c.loadStored()
+	if !errors.Is(err, errRenew) {
+		return d, err
+	}
+	if _, stored := c.cfg.Log.Get(keyCluster); stored {
+		c.log.WithError(err).Warn("cluster: this host joins as a new node")
+	}
+	if err := c.renew(); err != nil {
+		return nil, err
+	}
+	return c.loadStored()
+}
+
+// loadStored returns errRenew when a new key helps.
+func (c *Cluster) loadStored() (*loaded, error) {
+	key, err := loadKey(c.cfg.Dir)
+	switch {
+	case errors.Is(err, errNoKey):
+		return nil, fmt.Errorf("%w: %w", errRenew, err)
+	case err != nil:
+		return nil, err
+	}
+	owner, ok := c.cfg.Log.Get(keyNode)
+	if id := nodeID(publicKey(key)); !ok || string(owner) != id {
+		return nil, fmt.Errorf("%w: the log is of node %q, the key of %s", errRenew, owner, id)
+	}
+	snapshots, err := raft.NewFileSnapshotStoreWithLogger(c.cfg.Dir, keptSnapshots, c.raftLog)
+	if err != nil {
+		return nil, fmt.Errorf("cluster: %s: %w", c.cfg.Dir, err)
+	}
+	store, err := openRaftStore(c.cfg.Log)
+	switch {
+	case errors.Is(err, errNewer):
+		return nil, err
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", errRenew, err)
+	}
+	d := &loaded{key: key, store: store, snapshots: snapshots, fsm: newFSM()}
+	if _, ok := c.cfg.Log.Get(keyCluster); !ok {
+		// Founding was cut short before anybody heard of it.
+		return d, errors.Join(c.wipe(prefixLog), c.wipe(prefixRaft), c.reopen(d))
+	}
+	if err := c.replay(d); err != nil {
+		return nil, fmt.Errorf("%w: %w", errRenew, err)
+	}
+	return d, nil
+}
+
+func (c *Cluster) reopen(d *loaded) (err error) {
+	d.store, err = openRaftStore(c.cfg.Log)
+	return err
+}
+
+// replay brings the state machine to where this node was: raft by itself would only do so when it hears from a leader.
+func (c *Cluster) replay(d *loaded) error {
+	all, err := d.snapshots.List()
+	if err != nil {
+		return fmt.Errorf("snapshots: %w", err)
+	}
+	var covered uint64 // by the snapshot
+	var damage error
+	for _, meta := range all {
+		_, content, err := d.snapshots.Open(meta.ID)
+		if err == nil {
+			err = d.fsm.Restore(content)
+		}
+		if err == nil {
+			covered = meta.Index
+			break
+		}
+		damage = errors.Join(damage, fmt.Errorf("snapshot %s: %w", meta.ID, err))
+	}
+	if first := d.store.first; len(all) > 0 && covered == 0 || first > covered+1 {
+		return fmt.Errorf("the log begins at entry %d, the snapshot ends at %d: %w", first, covered, errors.Join(damage, errRenew))
+	}
+	applied := d.applied(c.cfg.Log)
+	for index := max(covered+1, d.store.first); index <= min(applied, d.store.last); index++ {
+		var log raft.Log
+		if err := d.store.GetLog(index, &log); err != nil {
+			return err
+		}
+		d.fsm.ApplyBatch([]*raft.Log{&log})
+	}
+	return nil
+}
+
+// applied is the newest entry that was shown to anybody, 0 if there is none. It is a hint: raft finds it out again.
+func (d *loaded) applied(kv KV) uint64 {
+	value, _ := kv.Get(keyApplied)
+	index, err := strconv.ParseUint(string(value), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return index
+}
+
+// renew makes this node another one, which is in no cluster.
+func (c *Cluster) renew() error {
+	if err := c.wipe(""); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(filepath.Join(c.cfg.Dir, snapshotDir)); err != nil {
+		return fmt.Errorf("cluster: %w", err)
+	}
+	key, err := makeKey(c.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	if err := c.cfg.Log.Apply(Write{Key: keyNode, Value: []byte(nodeID(publicKey(key)))}); err != nil {
+		return fmt.Errorf("cluster: raft's store: %w", err)
+	}
+	return nil
+}
+
+// wipe removes what has the prefix from raft's store.
+func (c *Cluster) wipe(prefix string) error {
+	var writes []Write
+	for key := range c.cfg.Log.Prefix(prefix) {
+		writes = append(writes, Write{Key: key})
+	}
+	if len(writes) == 0 {
+		return nil
+	}
+	if err := c.cfg.Log.Apply(writes...); err != nil {
+		return fmt.Errorf("cluster: raft's store: %w", err)
+	}
+	return nil
+}
+
+// discard makes the next start a new node. The key goes first: without it the rest is nobody's.
+func (c *Cluster) discard() error {
+	err := os.Remove(filepath.Join(c.cfg.Dir, keyFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("node key: %w", err)
+	}
+	if err := syncDir(c.cfg.Dir); err != nil {
+		return fmt.Errorf("node key: %w", err)
+	}
+	return c.wipe("")
+}

@@ -1,0 +1,169 @@
+package cluster
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/raft"
+)
+
+// nodeVersion is the version of the facts below "node/" and "forgotten/".
+const nodeVersion = 1
+
+// Keys of what the cluster knows about itself.
+const (
+	factCluster   = "cluster/id"
+	belowNode     = "node/"
+	belowFenced   = "forgotten/"
+	fencedByLeave = "left"
+)
+
+// nodeFact is the fact of a node, below "node/".
+type nodeFact struct {
+	Version int `json:"v"`
+	registered
+}
+
+// fencedFact stays for ever: this identity is refused. It is written when a node leaves as well, for a copy of its disk may
+// come back.
+type fencedFact struct {
+	Version int    `json:"v"`
+	Name    string `json:"name"`
+	How     string `json:"how"` // fencedByLeave or "forgotten"
+}
+
+// Node is one member of the cluster.
+type Node struct {
+	ID        string     `json:"id"`
+	Name      string     `json:"name"`
+	Addr      netip.Addr `json:"addr"` // its VTEP: from the gossip while it is alive, else from the facts
+	Alive     bool       `json:"alive"`
+	Suspended bool       `json:"suspended,omitempty"`
+	Voter     bool       `json:"voter,omitempty"`
+	Version   string     `json:"version,omitempty"`
+}
+
+// registration is what this node says about itself.
+func (c *Cluster) registration() registered {
+	return registered{
+		ID: c.id, Name: c.cfg.Name, Addr: c.cfg.Advertise, GossipPort: c.cfg.GossipPort, RaftPort: c.cfg.RaftPort,
+		Version: c.cfg.Version,
+	}
+}
+
+// registered returns the nodes that have a fact, in the order of their ids. What cannot be understood is left out.
+func (v View) registered() []registered {
+	var all []registered
+	for f := range v.Prefix(belowNode) {
+		if r, err := decodeNode(f); err == nil {
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+func decodeNode(f Fact) (registered, error) {
+	var n nodeFact
+	if err := json.Unmarshal(f.Value, &n); err != nil {
+		return registered{}, fmt.Errorf("%s: %w", f.Key, err)
+	}
+	if n.Version != nodeVersion {
+		return registered{}, fmt.Errorf("%s: format version %d, this node knows %d", f.Key, n.Version, nodeVersion)
+	}
+	n.ID = strings.TrimPrefix(f.Key, belowNode)
+	return n.registered, nil
+}
+
+// registration returns the fact of a node.
+func (v View) registration(id string) (registered, bool) {
+	f, ok := v.Get(belowNode + id)
+	if !ok {
+		return registered{}, false
+	}
+	r, err := decodeNode(f)
+	return r, err == nil
+}
+
+// fence says how a node went for ever, if it did: "left" or "forgotten".
+func (v View) fence(id string) (string, bool) {
+	f, ok := v.Get(belowFenced + id)
+	if !ok {
+		return "", false
+	}
+	var fenced fencedFact
+	if err := json.Unmarshal(f.Value, &fenced); err != nil || fenced.How == "" {
+		return "forgotten", true
+	}
+	return fenced.How, true
+}
+
+// known are the nodes for the gossip: the registered ones, the fenced ones, and while this node has no facts those that
+// have answered it.
+func (c *Cluster) known() []registered {
+	view := c.View()
+	all := view.registered()
+	for f := range view.Prefix(belowFenced) {
+		var fenced fencedFact
+		if err := json.Unmarshal(f.Value, &fenced); err != nil {
+			fenced.Name = ""
+		}
+		all = append(all, registered{ID: strings.TrimPrefix(f.Key, belowFenced), Name: fenced.Name, Forgotten: true})
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, r := range c.met {
+		if !slices.ContainsFunc(all, func(a registered) bool { return a.ID == id }) {
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+// address is where a node's port is now.
+func (c *Cluster) address(id string) (netip.AddrPort, bool) {
+	for _, m := range c.gossip.members() {
+		if m.ID == id && m.Alive && m.Addr.IsValid() && m.RaftPort != 0 {
+			return netip.AddrPortFrom(m.Addr, m.RaftPort), true
+		}
+	}
+	if r, ok := c.View().registration(id); ok {
+		return r.at(), true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r, ok := c.met[id]
+	return r.at(), ok
+}
+
+// Nodes are all members, this one included, in the order of their names.
+func (c *Cluster) Nodes() []Node {
+	byID := map[string]member{}
+	for _, m := range c.gossip.members() {
+		byID[m.ID] = m
+	}
+	voters := map[string]bool{}
+	if n := c.running(); n != nil {
+		for _, s := range n.servers() {
+			voters[string(s.ID)] = s.Suffrage == raft.Voter
+		}
+	}
+	var all []Node
+	for _, r := range c.View().registered() {
+		node := Node{ID: r.ID, Name: r.Name, Addr: r.Addr, Version: r.Version, Voter: voters[r.ID]}
+		if m, ok := byID[r.ID]; ok {
+			node.Alive, node.Suspended = m.Alive, m.Suspended
+			if m.Alive && m.Addr.IsValid() {
+				node.Addr = m.Addr
+			}
+		}
+		if r.ID == c.id {
+			node.Alive, node.Suspended, node.Addr = true, false, c.cfg.Advertise
+		}
+		all = append(all, node)
+	}
+	slices.SortFunc(all, func(a, b Node) int { return strings.Compare(a.Name+" "+a.ID, b.Name+" "+b.ID) })
+	return all
+}
