@@ -1,0 +1,320 @@
+package cluster
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"maps"
+	"math"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// blockVersion is the version of the facts below "block/".
+const blockVersion = 1
+
+// Block is a part of a network's subnet whose addresses only one node hands out. A block inside another one is carved out of
+// it: the longer prefix wins.
+type Block struct {
+	Prefix netip.Prefix
+	Node   string // id
+	Index  uint64 // of the log entry that gave it
+}
+
+type blockFact struct {
+	Version int    `json:"v"`
+	Node    string `json:"node"`
+}
+
+// BlockKey is the key of the fact that says who has a block.
+func BlockKey(network string, prefix netip.Prefix) string {
+	return "block/" + network + "/" + prefix.String()
+}
+
+// BlockOp gives a block to a node.
+func BlockOp(network string, prefix netip.Prefix, node string) (Op, error) {
+	value, err := json.Marshal(blockFact{blockVersion, node})
+	return Op{BlockKey(network, prefix), value}, err
+}
+
+func decodeBlock(f Fact) (Block, error) {
+	var fact blockFact
+	parts := strings.SplitN(f.Key, "/", 3)
+	if len(parts) < 3 {
+		return Block{}, fmt.Errorf("%s: no prefix", f.Key)
+	}
+	prefix, err := netip.ParsePrefix(parts[2])
+	if err != nil {
+		return Block{}, fmt.Errorf("%s: %w", f.Key, err)
+	}
+	if err := json.Unmarshal(f.Value, &fact); err != nil {
+		return Block{}, fmt.Errorf("%s: %w", f.Key, err)
+	}
+	if fact.Version != blockVersion {
+		return Block{}, fmt.Errorf("%s: format version %d, this node knows %d", f.Key, fact.Version, blockVersion)
+	}
+	return Block{prefix, fact.Node, f.Index}, nil
+}
+
+// Blocks returns the blocks of a network, carved-out addresses among them, by their prefixes. One that is not understood
+// belongs to nobody we know: its Node is empty.
+func (v View) Blocks(network string) []Block {
+	var all []Block
+	for f := range v.Prefix("block/" + network + "/") {
+		b, err := decodeBlock(f)
+		if err != nil {
+			if b.Prefix, err = netip.ParsePrefix(strings.TrimPrefix(f.Key, "block/"+network+"/")); err != nil {
+				continue
+			}
+		}
+		all = append(all, b)
+	}
+	slices.SortFunc(all, func(a, b Block) int {
+		if c := a.Prefix.Addr().Compare(b.Prefix.Addr()); c != 0 {
+			return c
+		}
+		return a.Prefix.Bits() - b.Prefix.Bits()
+	})
+	return all
+}
+
+// Owner returns the longest block around an address.
+func (v View) Owner(network string, addr netip.Addr) (Block, bool) {
+	var owner Block
+	for _, b := range v.Blocks(network) {
+		if b.Prefix.Contains(addr) && (!owner.Prefix.IsValid() || b.Prefix.Bits() > owner.Prefix.Bits()) {
+			owner = b
+		}
+	}
+	return owner, owner.Prefix.IsValid()
+}
+
+// NodeName is the name of a node for sentences; its id if the facts do not have it.
+func (v View) NodeName(id string) string {
+	for _, n := range v.registered() {
+		if n.ID == id && n.Name != "" {
+			return n.Name
+		}
+	}
+	if id == "" {
+		return "a newer version"
+	}
+	return id
+}
+
+// blockBits is the length of the blocks that a range is divided into. It depends on nothing but the range, for all nodes
+// must come to the same.
+//
+//	IPv4 range   block                       IPv6 range     block
+//	/26 … /32    one address                 /122 … /128    one address
+//	/22 … /25    /28, 16 addresses           /118 … /121    /124, 16 addresses
+//	… /21        /26, 64 addresses           /107 … /117    /122, 64 addresses
+//	                                         /65 … /106     65,536 blocks
+//	                                         … /64          /80, addresses in it are drawn at random
+//
+// The reason: every node that is expected shall find four blocks. A /26 or less cannot be divided for more than a few
+// nodes without most of it standing idle, so there everyone takes the single addresses that it needs. A /24 has 16 blocks,
+// for four nodes; a /22 has 64; a /20 has 64 of the larger kind, for sixteen nodes with 250 containers each.
+func blockBits(r netip.Prefix) int {
+	n := r.Bits()
+	if r.Addr().Is4() {
+		switch {
+		case n >= 26:
+			return 32
+		case n >= 22:
+			return 28
+		}
+		return 26
+	}
+	switch {
+	case n >= 122:
+		return 128
+	case n >= 118:
+		return 124
+	case n >= 107:
+		return 122
+	}
+	return max(n+16, 80)
+}
+
+// layout is how a range is divided into blocks. Only the first 2^62 blocks of a vast range are used.
+type layout struct {
+	rng   netip.Prefix
+	bits  int
+	count uint64
+}
+
+func (s Subnet) layout() layout {
+	r := s.Range
+	if !r.IsValid() {
+		r = s.Prefix
+	}
+	bits := blockBits(r)
+	return layout{r.Masked(), bits, 1 << min(bits-r.Bits(), 62)}
+}
+
+// block is the k-th block.
+func (l layout) block(k uint64) netip.Prefix {
+	if l.rng.Addr().Is4() {
+		b := l.rng.Addr().As4()
+		first := uint64(binary.BigEndian.Uint32(b[:]))
+		binary.BigEndian.PutUint32(b[:], uint32(first+k<<(32-l.bits)))
+		return netip.PrefixFrom(netip.AddrFrom4(b), l.bits)
+	}
+	b := l.rng.Addr().As16()
+	hi, lo := binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
+	shift := 128 - l.bits // at most 48, so that lo takes part of k and hi the rest
+	lo |= k << shift
+	hi |= k >> (64 - shift) // 0 for shift 0: k has at most 62 bits
+	binary.BigEndian.PutUint64(b[:8], hi)
+	binary.BigEndian.PutUint64(b[8:], lo)
+	return netip.PrefixFrom(netip.AddrFrom16(b), l.bits)
+}
+
+// blockOf is the block an address lies in: outside the range every address is a block of its own.
+func (l layout) blockOf(addr netip.Addr) netip.Prefix {
+	if !l.rng.Contains(addr) {
+		return netip.PrefixFrom(addr, addr.BitLen())
+	}
+	p, _ := addr.Prefix(l.bits) // fails only for lengths that the family has not
+	return p
+}
+
+// useless says that nothing in a block may be handed out. Only blocks of one address are worth the question.
+func (l layout) useless(s Subnet, p netip.Prefix) bool {
+	return p.IsSingleIP() && !s.Usable(p.Addr())
+}
+
+// Usable says whether an address of the subnet may be an endpoint's: not the gateway or an auxiliary one, not the network's
+// or the broadcast address (RFC 919; a /31 has neither, RFC 3021), not the subnet-router anycast address (RFC 4291 section
+// 2.6.1; a /127 does without, RFC 6164).
+func (s Subnet) Usable(addr netip.Addr) bool {
+	if !s.Prefix.Contains(addr) || addr == s.Gateway {
+		return false
+	}
+	for _, aux := range s.Aux {
+		if addr == aux {
+			return false
+		}
+	}
+	if addr.BitLen()-s.Prefix.Bits() <= 1 {
+		return true
+	}
+	return addr != s.Prefix.Masked().Addr() && (addr.Is6() || s.Prefix.Contains(addr.Next()))
+}
+
+// ClaimBlock makes the next free block of a subnet ours. Nodes begin to look at different places, so that they seldom want
+// the same.
+func ClaimBlock(ctx context.Context, c proposer, network string, s Subnet) (Block, error) {
+	l := s.layout()
+	return claim(ctx, c, network, func(v View) (netip.Prefix, error) { return freeBlock(v, network, s, l, c.ID()) })
+}
+
+// ClaimBlockOf makes the block around an address ours, if it is nobody's. It returns whose it is then.
+func ClaimBlockOf(ctx context.Context, c proposer, network string, s Subnet, addr netip.Addr) (Block, error) {
+	if !s.Usable(addr) {
+		return Block{}, fmt.Errorf("address %s is not for endpoints in subnet %s", addr, s.Prefix)
+	}
+	l := s.layout()
+	var have Block
+	b, err := claim(ctx, c, network, func(v View) (netip.Prefix, error) {
+		var taken bool
+		if have, taken = v.Owner(network, addr); taken {
+			return netip.Prefix{}, errTaken
+		}
+		return l.blockOf(addr), nil
+	})
+	if errors.Is(err, errTaken) {
+		return have, nil
+	}
+	return b, err
+}
+
+var errTaken = errors.New("taken")
+
+// claim writes the block that choose finds, and asks it again after a conflict.
+func claim(ctx context.Context, c proposer, network string, choose func(View) (netip.Prefix, error)) (Block, error) {
+	view := c.View()
+	for {
+		attend := "attend/" + network + "/" + c.ID()
+		if _, ok := view.Get(attend); !ok {
+			return Block{}, fmt.Errorf("claim a block: network %s is not on this host", network)
+		}
+		prefix, err := choose(view)
+		if err != nil {
+			return Block{}, err
+		}
+		op, err := BlockOp(network, prefix, c.ID())
+		if err != nil {
+			return Block{}, err
+		}
+		next, err := c.Propose(ctx, Txn{
+			If:   []Cond{{op.Key, view.Index()}, {attend, view.Index()}},
+			Then: []Op{op},
+		})
+		if err == nil {
+			f, _ := next.Get(op.Key)
+			return Block{prefix, c.ID(), f.Index}, nil
+		}
+		if !errors.Is(err, ErrConflict) || ctx.Err() != nil {
+			return Block{}, fmt.Errorf("claim block %s: %w", prefix, err)
+		}
+		view = next
+	}
+}
+
+// freeBlock looks for a block that nobody has. Among n+1 blocks one is free if n are taken.
+func freeBlock(v View, network string, s Subnet, l layout, node string) (netip.Prefix, error) {
+	taken := map[netip.Prefix]string{}
+	for _, b := range v.Blocks(network) {
+		if b.Prefix.Bits() == l.bits && l.rng.Contains(b.Prefix.Addr()) {
+			taken[b.Prefix] = b.Node
+		}
+	}
+	h := fnv.New64a()
+	h.Write([]byte(network + " " + node)) // never fails
+	start := h.Sum64() % l.count
+	useless := uint64(len(s.Aux)) + 3 // at most: gateway, network, broadcast
+	for i := range min(l.count, uint64(len(taken))+useless+1) {
+		p := l.block((start + i) % l.count)
+		if _, ok := taken[p]; !ok && !l.useless(s, p) {
+			return p, nil
+		}
+	}
+	return netip.Prefix{}, allTaken(v, s, taken)
+}
+
+// allTaken is the error that says who has the blocks of a subnet.
+func allTaken(v View, s Subnet, taken map[netip.Prefix]string) error {
+	counts := map[string]int{}
+	for _, node := range taken {
+		counts[v.NodeName(node)]++
+	}
+	names := slices.SortedFunc(maps.Keys(counts), func(a, b string) int {
+		if counts[a] != counts[b] {
+			return counts[b] - counts[a]
+		}
+		return strings.Compare(a, b)
+	})
+	var who []string
+	for _, name := range names {
+		who = append(who, fmt.Sprintf("%d by %s", counts[name], name))
+	}
+	if len(who) == 0 {
+		return fmt.Errorf("subnet %s: there is no address for endpoints", s.Prefix)
+	}
+	return fmt.Errorf("subnet %s: all %d blocks are taken: %s", s.Prefix, len(taken), strings.Join(who, ", "))
+}
+
+// BlockSize is how many addresses a block has, at most 2^63-1.
+func BlockSize(p netip.Prefix) uint64 {
+	host := p.Addr().BitLen() - p.Bits()
+	if host >= 63 {
+		return math.MaxInt64
+	}
+	return 1 << host
+}
