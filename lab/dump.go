@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 //go:embed dump.sh
@@ -26,14 +27,35 @@ type Section struct {
 
 const titleMark = "@@ "
 
-// Dump asks the kernel. What has just been removed may still be in it: the kernel frees network namespaces in its own
-// time. Restored waits for that.
+// settleTime is how long nothing may change in a dump for it to be settled: the kernel tells of a lost carrier after up to
+// 1 s (linkwatch), and duplicate address detection takes up to 2 s (RFC 4862, 5.4.2: a random delay and one probe).
+const settleTime = 2500 * time.Millisecond
+
+// Dump asks the kernel for what there is at this moment. What has just been removed may still be in it: the kernel frees
+// network namespaces and notices lost carriers in its own time. Settled and Restored wait for that.
 func (h *Host) Dump(ctx context.Context) (Dump, error) {
 	text, err := h.Run(ctx, "sh", "-uc", dumpScript)
 	if err != nil {
 		return nil, fmt.Errorf("dump: %w", err)
 	}
 	return normalise(ParseDump(text)), nil
+}
+
+// Settled dumps the host until the dump has stayed the same for a while. It is the one to compare others with.
+func (h *Host) Settled(ctx context.Context) (Dump, error) {
+	var last Dump
+	var since time.Time
+	err := poll(ctx, "the host to settle", func() (bool, error) {
+		d, err := h.Dump(ctx)
+		if err != nil {
+			return false, err
+		}
+		if last == nil || last.Diff(d) != "" {
+			last, since = d, time.Now()
+		}
+		return time.Since(since) > settleTime, nil
+	})
+	return last, err
 }
 
 // Restored dumps the host until the dump equals want, and returns the last difference if ctx ends before: "" is success.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -53,16 +54,18 @@ func (h *Host) StartEngine(ctx context.Context, flags ...string) error {
 	}
 	p, err = h.daemon(containerd)
 	if err == nil && p.pid == 0 {
-		err = h.startDaemon(ctx, containerd, containerdSocket, "containerd")
+		err = h.startDaemon(ctx, containerd, containerdSocket, []string{containerd}, func() error { return nil })
 	}
 	if err != nil {
 		return err
 	}
-	args := append([]string{"dockerd", "--host", "unix://" + dockerSocket, "--containerd", containerdSocket}, h.lab.record.EngineFlags...)
-	if err := h.startDaemon(ctx, dockerd, dockerSocket, append(args, flags...)...); err != nil {
+	args := slices.Concat([]string{dockerd, "--host", "unix://" + dockerSocket, "--containerd", containerdSocket},
+		h.lab.record.EngineFlags, flags)
+	var version string
+	err = h.startDaemon(ctx, dockerd, dockerSocket, args, func() error {
+		version, err = h.EngineVersion(ctx)
 		return err
-	}
-	version, err := h.EngineVersion(ctx)
+	})
 	if err != nil {
 		return err
 	}
@@ -73,9 +76,9 @@ func (h *Host) StartEngine(ctx context.Context, flags ...string) error {
 	return nil
 }
 
-// startDaemon returns when the daemon's socket accepts connections. Both daemons listen before they are ready, and leave
-// a client waiting until they are.
-func (h *Host) startDaemon(ctx context.Context, name, socket string, args ...string) error {
+// startDaemon returns when the daemon's socket is there and answers() has succeeded. Both daemons listen before they are
+// ready, and leave a client waiting until they are. If they end instead, the error holds what they said.
+func (h *Host) startDaemon(ctx context.Context, name, socket string, args []string, answers func() error) error {
 	log, err := os.OpenFile(h.path(name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
@@ -85,22 +88,16 @@ func (h *Host) startDaemon(ctx context.Context, name, socket string, args ...str
 	if err != nil {
 		return err
 	}
-	// One that was killed leaves its socket, which would look like the new one's.
 	first, err := h.init()
 	if err != nil {
 		return err
 	}
+	// One that was killed leaves its socket, which would look like the new one's.
 	socket = fmt.Sprintf("/proc/%d/root%s", first.pid, socket)
 	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	cmd := h.Command(ctx, append([]string{"sh", "-euc", startScript, name}, args...)...)
-	cmd.Stderr = log
-	number, err := cmd.Output()
-	if err != nil {
-		return h.errorf("start %s: %w", name, err)
-	}
-	p, err := findIn(first, numbered(strings.TrimSpace(string(number))))
+	p, err := h.spawn(ctx, first, log, name, args)
 	if err != nil {
 		return err
 	}
@@ -113,11 +110,25 @@ func (h *Host) startDaemon(ctx context.Context, name, socket string, args ...str
 		}
 		return false, nil
 	})
+	if err == nil {
+		err = answers()
+	}
 	if err != nil {
 		said, readErr := tail(log.Name(), info.Size())
 		return errors.Join(h.errorf("start %s: %w: %s", name, err, said), readErr)
 	}
 	return nil
+}
+
+// spawn leaves a process behind that writes to log, and finds it on the machine by its number inside the host.
+func (h *Host) spawn(ctx context.Context, first process, log *os.File, name string, args []string) (process, error) {
+	cmd := h.Command(ctx, append([]string{"sh", "-euc", startScript, name}, args...)...)
+	cmd.Stderr = log
+	number, err := cmd.Output()
+	if err != nil {
+		return process{}, h.errorf("start %s: %w", name, err)
+	}
+	return findIn(first, numbered(strings.TrimSpace(string(number))))
 }
 
 // EngineVersion asks the engine for its version. It waits for an engine that is about to answer.

@@ -65,6 +65,10 @@ func (h *Host) PowerOff(ctx context.Context) error {
 	if err == nil {
 		err = p.end(ctx, unix.SIGKILL)
 	}
+	// The kernel of a host without processes answers pings until the kernel finds time to take its network apart.
+	if err == nil && p.pid != 0 {
+		err = h.lab.unplug(ctx, h)
+	}
 	if err != nil {
 		return h.errorf("power off: %w", err)
 	}
@@ -209,7 +213,8 @@ func (h *Host) Command(ctx context.Context, args ...string) *exec.Cmd {
 }
 
 // Interrupt sends SIGINT to a command that Host.Command made and that is running: to the command itself, not to what
-// started it, so that Wait returns the command's own last words and exit status.
+// started it, so that Wait returns the command's own last words and exit status. A command that has not yet printed
+// anything may not be ready for the signal, and is then ended by it.
 func Interrupt(cmd *exec.Cmd) error {
 	children, err := os.ReadFile(fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", cmd.Process.Pid))
 	if err != nil {

@@ -6,16 +6,20 @@ cp /usr/bin/busybox "$d/bin/busybox"
 for name in $(busybox --list); do
 	[ -e "$d/bin/$name" ] || ln -s busybox "$d/bin/$name"
 done
-# Those of busybox lack what tests need: intervals below a second, and most of what ip can show.
-for program in ping ip; do
-	path=$(command -v "$program")
-	rm -f "$d/bin/$program"
-	cp -L "$path" "$d/bin/$program"
+# The ping and ip of busybox lack what tests need: intervals below a second, most of what ip can show. And its shell runs
+# its own ping and ip even where there are others, so the shell is dash.
+copy() {
+	path=$(command -v "$1")
+	rm -f "$d/bin/$2"
+	cp -L "$path" "$d/bin/$2"
 	for library in $(ldd "$path" | grep -o '/[^ ]*'); do
 		mkdir -p "$d${library%/*}"
 		cp -L "$library" "$d$library"
 	done
-done
+}
+copy dash sh
+copy ping ping
+copy ip ip
 echo 'root:x:0:0:root:/root:/bin/sh' >"$d/etc/passwd"
 echo 'root:x:0:' >"$d/etc/group"
 mkdir -p /usr/share/lab

@@ -3,10 +3,12 @@
 package lab
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -70,6 +72,7 @@ func testLab(t *testing.T, family string) {
 		{"cut and heal", lt.cut},
 		{"commands end when they are told to", lt.commands},
 		{"files are copied", lt.copies},
+		{"a plugin is installed and killed", lt.plugin},
 		{"a killed engine leaves containers alive", lt.killEngine},
 		{"power fails", lt.reboot},
 		{"another process sees the lab", lt.open},
@@ -100,7 +103,7 @@ func (lt labTest) docker(t *testing.T, h *Host, args ...string) string {
 }
 
 func pings(ctx context.Context, h *Host, addr string) bool {
-	_, err := h.Run(ctx, "ping", "-c1", "-W1", addr)
+	_, err := h.Run(ctx, "ping", "-c1", "-W0.3", addr)
 	return err == nil
 }
 
@@ -168,11 +171,11 @@ func (lt labTest) containers(t *testing.T) {
 
 // The containers before have done what is done once: docker0 has got its link-local address.
 func (lt labTest) dumps(t *testing.T) {
-	before, err := lt.a.Dump(lt.ctx)
+	before, err := lt.a.Settled(lt.ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, section := range []string{"link", "addr", "route ipv4", "route ipv6", "rule ipv4", "fdb", "iptables", "ip6tables", "nft", "sysctl", "mount"} {
+	for _, section := range []string{"link", "addr", "route ipv4", "route ipv6", "rule ipv4", "fdb", "iptables", "nft", "sysctl", "mount"} {
 		if len(before.Section("host: "+section)) == 0 {
 			t.Errorf("section %q is empty", section)
 		}
@@ -232,21 +235,25 @@ func (lt labTest) cut(t *testing.T) {
 }
 
 func (lt labTest) commands(t *testing.T) {
-	var out bytes.Buffer
 	cmd := lt.a.Command(lt.ctx, "ping", "-i", "0.01", lt.b.IPv4)
-	cmd.Stdout = &out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	err := poll(lt.ctx, "ping to start", func() (bool, error) { return Interrupt(cmd) == nil, nil })
+	stdout, err := cmd.StdoutPipe()
 	if err == nil {
-		err = cmd.Wait()
+		err = cmd.Start()
 	}
 	if err != nil {
+		t.Fatal(err)
+	}
+	out := bufio.NewReader(stdout)
+	_, err = out.ReadString('\n') // it runs
+	if err == nil {
+		err = Interrupt(cmd)
+	}
+	said, readErr := io.ReadAll(out)
+	if err := errors.Join(err, readErr, cmd.Wait()); err != nil {
 		t.Errorf("interrupted: %v", err)
 	}
-	if !strings.Contains(out.String(), "packets transmitted") {
-		t.Errorf("interrupted ping said %q", out.String())
+	if !strings.Contains(string(said), "packets transmitted") {
+		t.Errorf("interrupted ping said %q", said)
 	}
 	ctx, cancel := context.WithTimeout(lt.ctx, time.Second)
 	defer cancel()
@@ -318,7 +325,7 @@ func (lt labTest) killEngine(t *testing.T) {
 	if err := lt.a.StartEngine(lt.ctx); err == nil {
 		t.Error("a second dockerd started")
 	}
-	if err := lt.a.RestartEngine(lt.ctx, "--no-such-flag"); err == nil || !strings.Contains(err.Error(), "no-such-flag") {
+	if err := lt.a.RestartEngine(lt.ctx, "--storage-driver=nosuch"); err == nil || !strings.Contains(err.Error(), "nosuch") {
 		t.Errorf("an engine that does not start: %v", err)
 	}
 	if err := lt.a.StartEngine(lt.ctx); err != nil {
