@@ -49,7 +49,7 @@ func diff(have snapshot, want State) []op {
 type deaths struct {
 	all     bool // the link is new
 	sysctls bool
-	v6      bool // IPv6 addresses
+	v6      bool // all of IPv6: addresses, routes and neighbours
 	routes  bool
 	neighs  bool
 	bridge  bool // the bridge's entries that lead to this port
@@ -147,7 +147,7 @@ func (d *differ) attributes(r ref, have, want Link) {
 	if want.MTU != 0 && have.MTU != want.MTU {
 		add(setMTU{r, want.MTU})
 		if want.MTU < minIPv6MTU {
-			d.kill(r, deaths{v6: true, routes: true, neighs: true})
+			d.kill(r, deaths{v6: true})
 		}
 	}
 	if want.MAC != (MAC{}) && have.MAC != want.MAC {
@@ -173,7 +173,7 @@ func (d *differ) attributes(r ref, have, want Link) {
 }
 
 // minIPv6MTU is the least MTU of IPv6 (RFC 8200 section 5). The kernel takes IPv6 off a device that gets less: addresses,
-// routes, neighbours (with those of IPv4, seen on Linux 6.18) and the directory of its sysctls.
+// routes, neighbours and the directory of its sysctls (seen on Linux 6.18).
 const minIPv6MTU = 1280
 
 func regainsIPv6(have, want Link) bool {
@@ -185,10 +185,10 @@ func regainsIPv6(have, want Link) bool {
 func (d *differ) revive(r ref, have, want Link) Link {
 	if have.Up {
 		d.create = append(d.create, setUp{r, false})
-		d.kill(r, deaths{routes: true})
+		d.kill(r, deaths{routes: true, neighs: true})
 	}
 	d.create = append(d.create, setMTU{r, want.MTU}, adoptLink{r})
-	d.kill(r, deaths{sysctls: true, v6: true, neighs: true})
+	d.kill(r, deaths{sysctls: true, v6: true})
 	have.Up, have.MTU = false, want.MTU
 	return have
 }

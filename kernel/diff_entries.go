@@ -70,7 +70,7 @@ func (d *differ) routes() []op {
 	var ops []op
 	for _, r := range d.have.Routes {
 		dev := ref{r.NS, r.Dev}
-		if !kept[dev] || d.dead[dev].routes {
+		if !kept[dev] || d.dead[dev].routes || d.dead[dev].v6 && r.Dst.Addr().Is6() {
 			continue
 		}
 		have[r] = !d.shaken[dev]
@@ -191,7 +191,7 @@ func (d *differ) neighs() []op {
 	var ops []op
 	for _, n := range d.have.Neighs {
 		dev := ref{n.NS, n.Dev}
-		if !kept[dev] || d.dead[dev].neighs {
+		if !kept[dev] || d.dead[dev].neighs || d.dead[dev].v6 && n.IP.Is6() {
 			continue
 		}
 		have[n] = true

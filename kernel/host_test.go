@@ -2,6 +2,7 @@ package kernel_test
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -143,4 +144,22 @@ func network(t *testing.T) kernel.State {
 		Rules: []kernel.Rule{{Chain: kernel.Prerouting, UDPPort: 4789, VNI: 1 << 20, Verdict: kernel.Drop,
 			NotFrom: []netip.Addr{addr("198.51.100.2"), addr("198.51.100.3")}}},
 	}
+}
+
+// path is where commands find the host's namespace.
+func (h *host) path(t *testing.T) string {
+	t.Helper()
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), h.FD())
+}
+
+// A sandbox is a namespace that can be ended before the test is.
+type sandbox struct {
+	*kerneltest.NetNS
+	path string
+}
+
+func newSandbox(t *testing.T) *sandbox {
+	t.Helper()
+	ns := kerneltest.NewNetNS(t)
+	return &sandbox{NetNS: ns, path: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ns.FD())}
 }

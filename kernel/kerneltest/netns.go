@@ -37,7 +37,7 @@ func NewNetNS(t testing.TB) *NetNS {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = n.fd.Close() })
+	t.Cleanup(n.End)
 	return n
 }
 
@@ -48,8 +48,9 @@ func OpenNetNS(t testing.TB, path string) *NetNS {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = fd.Close() })
-	return &NetNS{fd: fd}
+	n := &NetNS{fd: fd}
+	t.Cleanup(n.End)
+	return n
 }
 
 func loopbackUp() error {
@@ -58,6 +59,14 @@ func loopbackUp() error {
 		return err
 	}
 	return netlink.LinkSetUp(lo)
+}
+
+// End ends the namespace before the test does, as when a container dies; the kernel takes it apart in the background. It
+// may be called twice.
+func (n *NetNS) End() {
+	if n.fd.IsOpen() {
+		_ = n.fd.Close()
+	}
 }
 
 // FD is a descriptor of the namespace, valid until the test ends.
