@@ -1,0 +1,137 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/carricknet/carrick/lab"
+)
+
+var faults = []scenario{
+	{"TrafficGoesOnWhileThePluginIsKilled", pluginKilled},
+	{"TrafficGoesOnWhileThePluginIsDisabledForAMinute", pluginDisabled},
+	{"TrafficGoesOnWhileTheEngineIsDead", engineKilled},
+	{"TrafficGoesOnThroughALiveRestore", liveRestore},
+}
+
+// aMinute is the 60 s that the plugin is away, and that a host is cut off: longer than memberlist needs to declare a node
+// dead, and than the entries of neighbours live.
+const aMinute = 60 * time.Second
+
+// packets is how many a probe sends in that time.
+func packets(d time.Duration) int { return int(d / probeEvery) }
+
+func pluginKilled(s *scene) {
+	s.network("blue")
+	all := s.runOnAll("c", "--network", "blue")
+	s.reach(allPairs("blue", all...))
+	probes := s.probe(allPairs("blue", all...))
+	s.more(probes, 20)
+	for _, h := range s.hosts {
+		s.killPlugin(h)
+		s.joined(s.hosts...)
+	}
+	s.killPlugin(s.hosts...) // all at once
+	s.joined(s.hosts...)
+	s.more(probes, 100)
+	s.lossless("kill -9 of the plugin, on each host and on all at once", probes, true)
+	s.all(func(h *lab.Host) error { return s.hasEndpoints(h, 1) })
+	more := s.runOnAll("more", "--network", "blue")
+	s.reach(allPairs("blue", append(all, more...)...))
+}
+
+// killPlugin ends the plugin's process on hosts and waits until the engines have started it again.
+func (s *scene) killPlugin(hosts ...*lab.Host) {
+	s.Helper()
+	s.on(hosts, func(h *lab.Host) error {
+		was, err := h.PluginPID(s.ctx, plugin)
+		if err != nil {
+			return err
+		}
+		if err := h.KillPlugin(s.ctx, plugin); err != nil {
+			return err
+		}
+		_, err = s.wait(patience, func() error {
+			is, err := h.PluginPID(s.ctx, plugin)
+			if err == nil && is == was {
+				err = fmt.Errorf("%s: the engine does not start the plugin again", h.Name)
+			}
+			return err
+		})
+		return err
+	})
+}
+
+func pluginDisabled(s *scene) {
+	s.network("blue")
+	all := s.runOnAll("c", "--network", "blue")
+	s.reach(allPairs("blue", all...))
+	away := s.hosts[1]
+	probes := s.probe(allPairs("blue", all...))
+	s.more(probes, 20)
+	s.docker(away, "plugin", "disable", "-f", plugin)
+	late := s.run(s.hosts[2], "late", "--network", "blue")
+	s.docker(s.hosts[0], "rm", "-f", s.run(s.hosts[0], "short", "--network", "blue").name)
+	s.more(probes, packets(aMinute))
+	s.docker(away, "plugin", "enable", plugin)
+	s.joined(s.hosts...)
+	s.more(probes, 100)
+	s.lossless("the plugin of one host disabled for a minute, and enabled", probes, true)
+	s.reach(allPairs("blue", append(all, late)...))
+	s.must(s.hasEndpoints(s.hosts[0], 1))
+	s.reach(allPairs("blue", append(all, late, s.run(away, "more", "--network", "blue"))...))
+}
+
+func engineKilled(s *scene) {
+	s.network("blue")
+	all := s.runOnAll("c", "--network", "blue")
+	s.reach(allPairs("blue", all...))
+	probes := s.probe(allPairs("blue", all...))
+	s.more(probes, 20)
+	s.all(func(h *lab.Host) error { return h.KillEngine(s.ctx) })
+	s.more(probes, packets(15*time.Second))
+	s.lossless("dockerd killed on all hosts", probes, true)
+	s.all(func(h *lab.Host) error { return h.StartEngine(s.ctx) })
+	s.joined(s.hosts...)
+	// An engine that starts without --live-restore kills what still runs.
+	s.until("the dead containers have nothing left", func() error {
+		return onAll(s.hosts, func(h *lab.Host) error { return s.hasEndpoints(h, 0) })
+	})
+	s.all(func(h *lab.Host) error {
+		_, err := h.Docker(s.ctx, "start", all[s.index(h)].name)
+		return err
+	})
+	all = s.again(all...)
+	s.reach(allPairs("blue", all...))
+}
+
+func liveRestore(s *scene) {
+	s.all(func(h *lab.Host) error { return h.RestartEngine(s.ctx, "--live-restore") })
+	s.joined(s.hosts...)
+	s.network("blue")
+	all := s.runOnAll("c", "--network", "blue")
+	s.reach(allPairs("blue", all...))
+	probes := s.probe(allPairs("blue", all...))
+	s.more(probes, 20)
+	s.all(func(h *lab.Host) error { return h.KillEngine(s.ctx) })
+	s.more(probes, packets(5*time.Second))
+	s.all(func(h *lab.Host) error { return h.StartEngine(s.ctx, "--live-restore") })
+	s.joined(s.hosts...)
+	s.more(probes, packets(5*time.Second))
+	s.lossless("dockerd killed on all hosts and started again with --live-restore", probes, true)
+	s.all(func(h *lab.Host) error { return s.hasEndpoints(h, 1) })
+	more := s.runOnAll("more", "--network", "blue")
+	s.reach(allPairs("blue", append(all, more...)...))
+	s.all(func(h *lab.Host) error {
+		_, err := h.Docker(s.ctx, "rm", "-f", all[s.index(h)].name)
+		return err
+	})
+	s.until("containers of before the restore have nothing left", func() error {
+		return onAll(s.hosts, func(h *lab.Host) error { return s.hasEndpoints(h, 1) })
+	})
+	s.reach(allPairs("blue", more...))
+	s.all(func(h *lab.Host) error { return h.RestartEngine(s.ctx) })
+	s.joined(s.hosts...)
+}

@@ -1,0 +1,79 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+
+	"github.com/carricknet/carrick/lab"
+)
+
+var partitions = []scenario{
+	{"AHostThatWasCutOffForAMinuteIsOneOfThemAgain", hostCut},
+	{"TwoHostsThatDoNotHearEachOtherDoNotDisturbTheThird", pairCut},
+}
+
+// aim is how long healing should take. Longer is said, not failed: the machine may be busy.
+const aim = "aim: 10 s"
+
+func hostCut(s *scene) {
+	n := s.network("blue")
+	all := s.runOnAll("c", "--network", "blue")
+	s.reach(allPairs("blue", all...))
+	away := s.hosts[2]
+	probes := s.probe(allPairs("blue", all[0], all[1]))
+	s.must(s.venue.lab.Cut(s.ctx, away))
+	cutAt := packets(aMinute)
+	// Both sides start containers from the addresses they own.
+	for i := range 2 {
+		all = append(all, s.runOnAll(fmt.Sprint("during", i, "-"), "--network", "blue")...)
+	}
+	var near, far []*container
+	for _, c := range all {
+		if c.host == away {
+			far = append(far, c)
+		} else {
+			near = append(near, c)
+		}
+	}
+	s.reach(append(allPairs("blue", near...), allPairs("blue", far...)...))
+	s.apart([]hop{{near[0], far[0].nets["blue"].v4}})
+	// What needs the others is refused by the side that is alone, in words, and leaves nothing.
+	v4, _ := s.nextSubnets()
+	s.refused(away, words("quorum"), createArgs("alone", "--subnet", v4.String())...)
+	if left := s.networks(away); len(left) != 1 {
+		s.Errorf("%s: a network that was refused is there: %v", away.Name, left)
+	}
+	s.refused(away, words(at(n.v4, 250).String()), "run", "-d", "--name", "asked", "--network", "blue", "--ip", at(n.v4, 250).String(), lab.Image)
+	s.docker(away, "rm", "-f", "asked")
+	s.waitFor(probes, func(i int) bool { return probes[i].replies() >= cutAt }, aMinute)
+	s.must(s.venue.lab.Heal(s.ctx, away))
+	took := s.reach(allPairs("blue", all...))
+	s.Logf("healed: every container reaches every other after %s (%s)", took, aim)
+	s.lossless("the other two hosts while the third is cut off", probes, true)
+	s.distinct("blue", all...)
+	s.joined(s.hosts...)
+	all = append(all, s.runOnAll("after", "--network", "blue")...)
+	s.distinct("blue", all...)
+	s.reach(allPairs("blue", all...))
+	s.must(s.create(away, "alone", "--subnet", v4.String()))
+}
+
+func pairCut(s *scene) {
+	s.network("blue")
+	all := s.runOnAll("c", "--network", "blue")
+	s.reach(allPairs("blue", all...))
+	third := between("blue", all[:2], all[2:])
+	probes := s.probe(append(third, between("blue", all[2:], all[:2])...))
+	s.must(s.venue.lab.CutPair(s.ctx, s.hosts[0], s.hosts[1]))
+	all = append(all, s.runOnAll("during", "--network", "blue")...)
+	// Both still have the third host, and what is new on it.
+	s.reach(append(between("blue", all[:2], []*container{all[2], all[5]}), between("blue", all[3:5], []*container{all[2], all[5]})...))
+	s.more(probes, packets(aMinute/3))
+	s.must(s.venue.lab.HealPair(s.ctx, s.hosts[0], s.hosts[1]))
+	took := s.reach(allPairs("blue", all...))
+	s.Logf("healed: every container reaches every other after %s (%s)", took, aim)
+	s.lossless("the third host while two do not hear each other", probes, true)
+	s.distinct("blue", all...)
+	s.joined(s.hosts...)
+}

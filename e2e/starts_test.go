@@ -1,0 +1,167 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/carricknet/carrick/lab"
+)
+
+var starts = []scenario{
+	{"ContainersStartWhileThePluginIsKilled", startsUnderFire},
+	{"RestartedContainersComeBackAfterAKilledEngine", restartPolicy},
+	{"ThePluginIsRestartedUnderItsContainers", pluginRestart},
+}
+
+// sweptAfter is how long an endpoint may stay whose container the engine has lost without a word: the driver removes it
+// when it was dead at every look for a minute, and it looks every 15 s.
+const sweptAfter = 75*time.Second + patience
+
+// startsUnderFire: 30 containers, ten on each host at once, and the plugin of each host killed twice meanwhile. Each has an
+// address of its own that is asked for, so that one that leaks is seen: it could not be given again.
+func startsUnderFire(s *scene) {
+	const perHost, kills = 10, 2
+	n := s.network("blue")
+	type one struct {
+		host *lab.Host
+		name string
+		ip   []string
+		c    *container
+		err  error
+	}
+	var all []*one
+	for i := range perHost * len(s.hosts) {
+		all = append(all, &one{host: s.hosts[i%len(s.hosts)], name: fmt.Sprint("c", i),
+			ip: []string{"--network", "blue", "--ip", at(n.v4, 100+i).String(), "--ip6", at(n.v6, 100+i).String()}})
+	}
+	fire := make(chan error, len(s.hosts))
+	for _, h := range s.hosts {
+		go func() { fire <- s.killDuringStarts(h, kills, perHost) }()
+	}
+	s.must(onAll(all, func(o *one) error {
+		o.c, o.err = s.start(o.host, o.name, o.ip...)
+		return nil
+	}))
+	for range s.hosts {
+		s.must(<-fire)
+	}
+	s.joined(s.hosts...)
+	var running []*container
+	perHostRunning := map[*lab.Host]int{}
+	for _, o := range all {
+		if o.err == nil {
+			running = append(running, o.c)
+			perHostRunning[o.host]++
+			continue
+		}
+		s.Logf("%s on %s failed: %s", o.name, o.host.Name, lastLine(o.err))
+		s.docker(o.host, "rm", "-f", o.name)
+	}
+	s.Logf("%d of %d containers run, the others failed with an error", len(running), len(all))
+	if len(running) > 0 {
+		s.reach(allPairs("blue", running...))
+	}
+	took, err := s.wait(sweptAfter, func() error {
+		return onAll(s.hosts, func(h *lab.Host) error { return s.hasEndpoints(h, perHostRunning[h]) })
+	})
+	s.must(err)
+	s.Logf("those that failed have nothing left after %s", took)
+	s.must(onAll(all, func(o *one) error {
+		_, err := o.host.Docker(s.ctx, "rm", "-f", o.name)
+		return err
+	}))
+	s.until("none has anything left", func() error {
+		return onAll(s.hosts, func(h *lab.Host) error { return s.hasEndpoints(h, 0) })
+	})
+	// A leaked address could not be given again.
+	s.must(onAll(all, func(o *one) (err error) {
+		o.c, err = s.start(o.host, o.name, o.ip...)
+		return err
+	}))
+	running = nil
+	for _, o := range all {
+		running = append(running, o.c)
+	}
+	s.distinct("blue", running...)
+	s.reach(allPairs("blue", running...))
+}
+
+// killDuringStarts kills the plugin of a host each time another part of the containers has an endpoint there.
+func (s *scene) killDuringStarts(h *lab.Host, kills, containers int) error {
+	for i := range kills {
+		_, err := s.wait(patience, func() error {
+			here, err := s.local(h)
+			if err == nil && len(here) < 1+i*containers/(kills+1) {
+				err = fmt.Errorf("%s: %d endpoints only", h.Name, len(here))
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if err := h.KillPlugin(s.ctx, plugin); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func lastLine(err error) string {
+	lines := strings.Split(strings.TrimSpace(err.Error()), "\n")
+	for _, line := range lines {
+		if strings.Contains(line, "rror") {
+			return line
+		}
+	}
+	return lines[len(lines)-1]
+}
+
+func restartPolicy(s *scene) {
+	n := s.network("blue")
+	all := s.runOnAll("a", "--network", "blue", "--restart", "always")
+	all = append(all, s.runOnAll("b", "--network", "blue", "--restart", "always")...)
+	for i, h := range s.hosts {
+		all = append(all, s.run(h, "asked", "--network", "blue", "--restart", "unless-stopped",
+			"--ip", at(n.v4, 200+i).String(), "--ip6", at(n.v6, 200+i).String()))
+	}
+	s.reach(allPairs("blue", all...))
+	s.all(func(h *lab.Host) error { return h.KillEngine(s.ctx) })
+	s.all(func(h *lab.Host) error { return h.StartEngine(s.ctx) })
+	all = s.again(all...)
+	s.reach(allPairs("blue", all...))
+	s.distinct("blue", all...)
+	for i, c := range all[6:] {
+		if p := c.nets["blue"]; p.v4 != at(n.v4, 200+i) || p.v6 != at(n.v6, 200+i) {
+			s.Errorf("%s: came back with %s %s, was promised %s %s", c, p.v4, p.v6, at(n.v4, 200+i), at(n.v6, 200+i))
+		}
+	}
+	s.until("each host has what its containers have, and no more", func() error {
+		return onAll(s.hosts, func(h *lab.Host) error { return s.hasEndpoints(h, 3) })
+	})
+	s.joined(s.hosts...)
+}
+
+func pluginRestart(s *scene) {
+	s.network("blue")
+	all := s.runOnAll("c", "--network", "blue")
+	s.reach(allPairs("blue", all...))
+	probes := s.probe(allPairs("blue", all...))
+	s.all(func(h *lab.Host) error {
+		if _, err := h.Docker(s.ctx, "plugin", "disable", "-f", plugin); err != nil {
+			return err
+		}
+		_, err := h.Docker(s.ctx, "plugin", "enable", plugin)
+		return err
+	})
+	s.joined(s.hosts...)
+	s.more(probes, 100)
+	s.lossless("the plugin disabled and enabled on all hosts at once", probes, true)
+	s.all(func(h *lab.Host) error {
+		_, err := h.Docker(s.ctx, "restart", all[s.index(h)].name)
+		return err
+	})
+	s.reach(allPairs("blue", s.again(all...)...))
+}

@@ -1,0 +1,289 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/carricknet/carrick/lab"
+)
+
+const (
+	plugin    = "carrick:latest"
+	pluginDir = "../build/plugin"
+	binary    = "/usr/local/bin/carrick"
+
+	// scenarioTimeout ends a scenario that hangs; the longest takes two minutes.
+	scenarioTimeout = 6 * time.Minute
+	// tidyTimeout bounds what follows a scenario: removing what it made, and the comparison of dumps.
+	tidyTimeout = 2 * time.Minute
+)
+
+// A venue is the hosts of one engine, on which one scenario after the other is played.
+type venue struct {
+	engine string
+	secret string
+	lab    *lab.Lab            // nil before the first scenario, and after one that spoiled it
+	bare   map[string]lab.Dump // by host, before the plugin was installed
+	empty  map[string]lab.Dump // by host, with the plugin in a cluster, without networks
+	subnet int                 // the last one given to a scenario
+}
+
+// play runs one scenario on hosts that are as they should be, tidies up, and looks whether all is gone.
+func (v *venue) play(t *testing.T, sc scenario) {
+	ctx, cancel := context.WithTimeout(t.Context(), scenarioTimeout)
+	defer cancel()
+	if v.lab == nil {
+		v.open(ctx, t)
+	}
+	s := &scene{T: t, ctx: ctx, venue: v, hosts: v.lab.Hosts, logs: v.logSizes(), began: time.Now()}
+	// Runs after the scenario even if that ended by FailNow, and ends the lab if nothing else can be trusted.
+	defer func() {
+		if s.Failed() {
+			s.explain()
+		}
+		if err := v.tidy(s); err != nil {
+			t.Errorf("after the scenario: %v", err)
+			v.close(t)
+		}
+	}()
+	sc.run(s)
+	t.Logf("%s on engine %s took %s", sc.name, v.engine, since(s.began))
+}
+
+// open starts the hosts, makes docker_gwbridge on them, which stays once it is there, and installs the plugin.
+func (v *venue) open(ctx context.Context, t *testing.T) {
+	t.Helper()
+	name := "e2e-" + strings.ReplaceAll(v.engine, ".", "-")
+	if err := lab.Remove("", name); err != nil { // of a run that was interrupted
+		t.Fatal(err)
+	}
+	l, err := lab.Start(ctx, lab.Config{Name: name, Hosts: 3, Engine: v.engine, Logf: t.Logf})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.lab = l
+	s := &scene{T: t, ctx: ctx, venue: v, hosts: l.Hosts, logs: v.logSizes(), began: time.Now()}
+	s.all(s.makeGatewayBridge)
+	s.all(s.likeARealHost)
+	v.bare = s.dumps()
+	secret, err := exec.CommandContext(ctx, filepath.Join(pluginDir, "rootfs/carrick"), "secret").Output()
+	if err != nil {
+		t.Fatalf("carrick secret: %v", err)
+	}
+	v.secret = strings.TrimSpace(string(secret))
+	s.install(v.settings(), s.hosts...)
+	s.joined(s.hosts...)
+	v.empty = s.dumps()
+}
+
+// settings is the line that is the same on every host.
+func (v *venue) settings() map[string]string {
+	var addrs []string
+	for _, h := range v.lab.Hosts {
+		addrs = append(addrs, h.IPv4)
+	}
+	return map[string]string{"SECRET": v.secret, "JOIN": strings.Join(addrs, ",")}
+}
+
+// tidy removes what a scenario left, and reports what it could not.
+func (v *venue) tidy(s *scene) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), tidyTimeout)
+	defer cancel()
+	s.ctx = ctx
+	if s.spoiled {
+		v.close(s.T)
+		return nil
+	}
+	if err := onAll(s.hosts, s.sweep); err != nil {
+		return err
+	}
+	return onAll(s.hosts, func(h *lab.Host) error {
+		if err := s.asBefore(h, v.empty[h.Name]); err != nil {
+			return fmt.Errorf("the scenario has left something: %w", err)
+		}
+		return nil
+	})
+}
+
+// asBefore waits until a host's kernel holds what it held when the dump was taken: it frees namespaces in its own time.
+func (s *scene) asBefore(h *lab.Host, before lab.Dump) error {
+	before = unordered(before)
+	_, err := s.wait(patience, func() error {
+		now, err := h.Dump(s.ctx)
+		if err != nil {
+			return err
+		}
+		if diff := before.Diff(unordered(now)); diff != "" {
+			return fmt.Errorf("%s: not as before:\n%s", h.Name, diff)
+		}
+		return nil
+	})
+	return err
+}
+
+// unordered sorts the firewall's rules: an engine that starts again puts its own in another order.
+func unordered(d lab.Dump) lab.Dump {
+	d = slices.Clone(d)
+	for i, section := range d {
+		for _, kind := range []string{": iptables", ": ip6tables", ": nft"} {
+			if strings.HasSuffix(section.Title, kind) {
+				d[i].Lines = slices.Sorted(slices.Values(section.Lines))
+			}
+		}
+	}
+	return d
+}
+
+func (v *venue) close(t *testing.T) {
+	if v.lab == nil {
+		return
+	}
+	if err := v.lab.Close(); err != nil {
+		t.Errorf("close the lab: %v", err)
+	}
+	v.lab = nil
+}
+
+func (v *venue) logSizes() map[string]int {
+	sizes := map[string]int{}
+	for _, h := range v.lab.Hosts {
+		text, err := h.EngineLog()
+		if err == nil {
+			sizes[h.Name] = len(text)
+		}
+	}
+	return sizes
+}
+
+// makeGatewayBridge makes what the engine makes itself for the first container without a gateway, with the same options,
+// so that a dump taken now can be compared with one taken when containers have come and gone.
+func (s *scene) makeGatewayBridge(h *lab.Host) error {
+	const opt = "com.docker.network.bridge."
+	if _, err := h.Docker(s.ctx, "network", "create", "-d", "bridge", "-o", opt+"name=docker_gwbridge",
+		"-o", opt+"enable_icc=false", "-o", opt+"enable_ip_masquerade=true", "docker_gwbridge"); err != nil {
+		return err
+	}
+	_, err := h.Docker(s.ctx, "run", "--rm", "--network", "docker_gwbridge", lab.Image, "true")
+	return err
+}
+
+// likeARealHost checks what makes the lab's hosts worth testing on: both are what users have.
+func (s *scene) likeARealHost(h *lab.Host) error {
+	rules, err := h.Run(s.ctx, "iptables", "-S", "FORWARD")
+	if err != nil {
+		return err
+	}
+	if policy, _, _ := strings.Cut(rules, "\n"); policy != "-P FORWARD DROP" {
+		return fmt.Errorf("%s: the policy of FORWARD is %q, on real hosts it is DROP", h.Name, policy)
+	}
+	filter, err := h.Run(s.ctx, "cat", "/proc/sys/net/bridge/bridge-nf-call-iptables")
+	if err == nil && filter != "1" {
+		err = fmt.Errorf("%s: bridge-nf-call-iptables is %s, on real hosts it is 1", h.Name, filter)
+	}
+	return err
+}
+
+// install makes the plugin on hosts, with the command line beside it.
+func (s *scene) install(settings map[string]string, hosts ...*lab.Host) {
+	s.Helper()
+	s.on(hosts, func(h *lab.Host) error {
+		if err := h.Copy(s.ctx, filepath.Join(pluginDir, "rootfs/carrick"), binary); err != nil {
+			return err
+		}
+		return h.InstallPlugin(s.ctx, plugin, pluginDir, settings)
+	})
+}
+
+// uninstall removes the plugin and its state.
+func (s *scene) uninstall(hosts ...*lab.Host) {
+	s.Helper()
+	s.on(hosts, func(h *lab.Host) error {
+		if _, err := h.Docker(s.ctx, "plugin", "disable", "-f", plugin); err != nil && !strings.Contains(err.Error(), "already disabled") {
+			return err
+		}
+		_, err := h.Docker(s.ctx, "plugin", "rm", "-f", plugin)
+		return err
+	})
+}
+
+// joined waits until the plugins of these hosts are members of one cluster with a quorum.
+func (s *scene) joined(hosts ...*lab.Host) {
+	s.Helper()
+	s.until("hosts are members of one cluster with a quorum", func() error {
+		return onAll(hosts, func(h *lab.Host) error {
+			st, err := s.status(h)
+			if err != nil {
+				return err
+			}
+			return st.joined(len(hosts))
+		})
+	})
+}
+
+// status is what `carrick status --json` says.
+func (s *scene) status(h *lab.Host) (status, error) {
+	var st status
+	err := s.carrick(h, &st, "status")
+	return st, err
+}
+
+// carrick runs the command line on a host and reads its JSON.
+func (s *scene) carrick(h *lab.Host, into any, verb string) error {
+	text, err := h.Run(s.ctx, binary, verb, "--json")
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal([]byte(text), into); err != nil {
+		return fmt.Errorf("%s: carrick %s --json: %w: %s", h.Name, verb, err, text)
+	}
+	return nil
+}
+
+// dumps of all hosts.
+func (s *scene) dumps() map[string]lab.Dump {
+	s.Helper()
+	got := make([]lab.Dump, len(s.hosts))
+	s.all(func(h *lab.Host) (err error) {
+		for i := range s.hosts {
+			if s.hosts[i] == h {
+				got[i], err = h.Dump(s.ctx)
+			}
+		}
+		return err
+	})
+	dumps := map[string]lab.Dump{}
+	for i, h := range s.hosts {
+		dumps[h.Name] = got[i]
+	}
+	return dumps
+}
+
+// sweep removes all containers and all networks of ours from a host.
+func (s *scene) sweep(h *lab.Host) error {
+	_, err := h.Run(s.ctx, "sh", "-euc", `
+		containers=$(docker ps -aq)
+		[ -z "$containers" ] || docker rm -f $containers >/dev/null
+		networks=$(docker network ls -q --filter driver="$0")
+		[ -z "$networks" ] || docker network rm $networks >/dev/null`, plugin)
+	if err != nil {
+		return err
+	}
+	var left []json.RawMessage
+	if err := s.carrick(h, &left, "networks"); err != nil {
+		return err
+	}
+	if len(left) > 0 {
+		return errors.New(h.Name + ": networks that Docker does not have any more: " + string(left[0]))
+	}
+	return nil
+}
