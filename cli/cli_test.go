@@ -173,6 +173,7 @@ func TestShown(t *testing.T) {
 		{"Networks", "networks", "networks"},
 		{"Networks", "networks", "networks --json"},
 		{"Networks", "none", "networks"},
+		{"Networks", "null", "networks --json"},
 		{"Endpoints", "endpoints", "endpoints"},
 		{"Endpoints", "endpoints", "endpoints --json"},
 		{"Endpoints", "none", "endpoints"},

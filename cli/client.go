@@ -94,8 +94,12 @@ func understand(raw []byte, answer any) error {
 
 // printJSON shows an answer as it came, for programs.
 func (s *session) printJSON(raw []byte) error {
+	raw = bytes.TrimSpace(raw)
+	if string(raw) == "null" {
+		raw = []byte("[]") // a list without elements, in Go's way
+	}
 	var b bytes.Buffer
-	if err := json.Indent(&b, bytes.TrimSpace(raw), "", "  "); err != nil {
+	if err := json.Indent(&b, raw, "", "  "); err != nil {
 		return fmt.Errorf("the plugin's answer is not JSON: %w", err)
 	}
 	return s.print(b.String() + "\n")
