@@ -93,8 +93,7 @@ func (h *host) set(t *testing.T, owner string, want kernel.State) {
 	}
 }
 
-func mac(t *testing.T, s string) kernel.MAC {
-	t.Helper()
+func mac(_ testing.TB, s string) kernel.MAC {
 	var m kernel.MAC
 	hex := strings.Split(s, ":")
 	for i := range m {
@@ -121,8 +120,7 @@ var (
 )
 
 // network is the state of an overlay network that uses everything a State has.
-func network(t *testing.T) kernel.State {
-	t.Helper()
+func network(t testing.TB) kernel.State {
 	return kernel.State{
 		Links: []kernel.Link{
 			{Name: br, NS: kernel.Shared, MTU: 1450, MAC: mac(t, "02:00:00:00:00:01"), Up: true, Bridge: &kernel.Bridge{}},
