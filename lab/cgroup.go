@@ -94,8 +94,10 @@ func tryEnterCgroup(hs []hierarchy, rel string, pid int) error {
 	for _, h := range hs {
 		dir := h.dir
 		for name := range strings.SplitSeq(rel, "/") {
-			if err := h.delegate(dir); err != nil {
-				return err
+			if len(hs) == 1 { // beside hierarchies of v1 it is there for systemd only, and has no controllers of use
+				if err := h.delegate(dir); err != nil {
+					return err
+				}
 			}
 			dir = filepath.Join(dir, name)
 			if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {

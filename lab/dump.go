@@ -31,6 +31,9 @@ const titleMark = "@@ "
 // 1 s (linkwatch), and duplicate address detection takes up to 2 s (RFC 4862, 5.4.2: a random delay and one probe).
 const settleTime = 2500 * time.Millisecond
 
+// dumpEvery leaves the processor to those that are waited for: a dump takes some 100 ms of it.
+const dumpEvery = 500 * time.Millisecond
+
 // Dump asks the kernel for what there is at this moment. What has just been removed may still be in it: the kernel frees
 // network namespaces and notices lost carriers in its own time. Settled and Restored wait for that.
 func (h *Host) Dump(ctx context.Context) (Dump, error) {
@@ -45,7 +48,7 @@ func (h *Host) Dump(ctx context.Context) (Dump, error) {
 func (h *Host) Settled(ctx context.Context) (Dump, error) {
 	var last Dump
 	var since time.Time
-	err := poll(ctx, "the host to settle", func() (bool, error) {
+	err := pollAt(ctx, dumpEvery, "the host to settle", func() (bool, error) {
 		d, err := h.Dump(ctx)
 		if err != nil {
 			return false, err
@@ -60,7 +63,7 @@ func (h *Host) Settled(ctx context.Context) (Dump, error) {
 
 // Restored dumps the host until the dump equals want, and returns the last difference if ctx ends before: "" is success.
 func (h *Host) Restored(ctx context.Context, want Dump) (diff string, err error) {
-	err = poll(ctx, "the dump to be as before", func() (bool, error) {
+	err = pollAt(ctx, dumpEvery, "the dump to be as before", func() (bool, error) {
 		got, err := h.Dump(ctx)
 		if err != nil {
 			return false, err

@@ -7,11 +7,9 @@ section() {
 	$enter "$@" 2>/dev/null || true
 }
 
-values='for f in /proc/sys/net/ipv4/ip_forward /proc/sys/net/bridge/* \
-	/proc/sys/net/ipv4/conf/all/* /proc/sys/net/ipv4/conf/default/* /proc/sys/net/ipv4/conf/eth0/* \
-	/proc/sys/net/ipv6/conf/all/* /proc/sys/net/ipv6/conf/default/* /proc/sys/net/ipv6/conf/eth0/*; do
-	[ ! -r "$f" ] || printf "%s = %s\n" "${f#/proc/sys/}" "$(cat "$f")"
-done'
+# grep reads them all in one process; one that may not be read (stable_secret) it leaves out.
+values='cd /proc/sys/net && grep -s . ipv4/ip_forward bridge/* ipv4/conf/all/* ipv4/conf/default/* ipv4/conf/eth0/* \
+	ipv6/conf/all/* ipv6/conf/default/* ipv6/conf/eth0/*'
 
 netns() {
 	section link ip -d -o link show

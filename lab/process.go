@@ -47,19 +47,6 @@ func (p process) alive() bool {
 	return p.pid != 0 && err == nil && now == p
 }
 
-// signal sends sig, and succeeds if the process has ended already.
-func (p process) signal(sig unix.Signal) error {
-	fd, err := p.open()
-	if fd < 0 || err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("signal %d to process %d: %w", sig, p.pid, err)
-	}
-	return nil
-}
-
 // end sends sig and returns when the process is gone.
 func (p process) end(ctx context.Context, sig unix.Signal) error {
 	fd, err := p.open()
@@ -158,7 +145,11 @@ func findIn(first process, match func(dir string) bool) (process, error) {
 
 // poll calls done until it reports true or fails, or ctx ends; the error then names what was waited for.
 func poll(ctx context.Context, what string, done func() (bool, error)) error {
-	tick := time.NewTicker(pollEvery)
+	return pollAt(ctx, pollEvery, what, done)
+}
+
+func pollAt(ctx context.Context, every time.Duration, what string, done func() (bool, error)) error {
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		ok, err := done()

@@ -182,7 +182,7 @@ func needTools(ctx context.Context, names ...string) error {
 	if len(lacking) == 0 {
 		return nil
 	}
-	install := append([]string{"apt-get", "install", "-y", "--no-install-recommends"}, lacking...)
+	install := append([]string{"apt-get", "-o", "DPkg::Lock::Timeout=300", "install", "-y", "--no-install-recommends"}, lacking...)
 	for _, args := range [][]string{{"apt-get", "update"}, install} {
 		cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")

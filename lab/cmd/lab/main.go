@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -40,18 +38,23 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Stdout)
 	stop()
-	var exit *exec.ExitError
+	var exit exitStatus
 	switch {
 	case err == nil:
 	case errors.Is(err, flag.ErrHelp):
 		os.Exit(2)
-	case errors.As(err, &exit) && len(os.Args) > 1 && slices.Contains(os.Args, "exec"):
-		os.Exit(exit.ExitCode())
+	case errors.As(err, &exit):
+		os.Exit(int(exit))
 	default:
 		fmt.Fprintln(os.Stderr, "lab:", err)
 		os.Exit(1)
 	}
 }
+
+// exitStatus is how a command on a host ended, which is then how we end.
+type exitStatus int
+
+func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
 
 // command is a verb's surroundings, and what its own arguments are.
 type command struct {

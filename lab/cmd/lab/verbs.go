@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 
 	"github.com/carricknet/carrick/lab"
@@ -96,7 +97,11 @@ func (c *command) exec() error {
 	// A terminal sends its signals to, and lets read, only the process group that has it.
 	cmd.SysProcAttr = nil
 	cmd.Cancel = func() error { return cmd.Process.Kill() }
-	return cmd.Run()
+	err = cmd.Run()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return exitStatus(exit.ExitCode())
+	}
+	return err
 }
 
 func (c *command) cut() error {

@@ -5,6 +5,9 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
 )
 
 func main() {
@@ -17,5 +20,9 @@ func main() {
 	}
 	http.Handle("/Plugin.Activate", answer(`{"Implements":["NetworkDriver"]}`))
 	http.Handle("/NetworkDriver.GetCapabilities", answer(`{"Scope":"local"}`))
-	log.Fatal(http.Serve(l, nil))
+	go func() { log.Fatal(http.Serve(l, nil)) }()
+	// The first process of a PID namespace dies of no signal that it does not handle.
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	<-stop
 }
