@@ -36,6 +36,7 @@ type ownRow struct {
 	floor   uint64 // what was deleted up to here is not remembered any more
 	records map[string]ownRecord
 	live    int        // records that are not deleted
+	bytes   int        // of their values
 	log     []logEntry // by seq; one that is not the newest of its key is void
 }
 
@@ -65,6 +66,7 @@ func (r *ownRow) put(key string, value []byte, seq uint64) bool {
 	if value != nil {
 		value = append(make([]byte, 0, len(value)), value...) // not nil, even if it is empty
 	}
+	r.bytes += len(value) - len(old.value)
 	r.records[key] = ownRecord{value, seq}
 	r.log = append(r.log, logEntry{seq, key})
 	r.seq = seq

@@ -10,11 +10,13 @@ import (
 const (
 	// maxKey is the longest key of a record: an endpoint's id has 64 characters, and a prefix of ours goes before it.
 	maxKey = 255
-	// maxValue is the largest value of a record. It and its key fit one frame (maxFrame).
+	// maxValue is the largest value of a record. It and its key fit one frame (maxPullFrame).
 	maxValue = 32 << 10
 	// maxRecords is how many records one node may have in one network: a bridge has 1,024 ports (BR_MAX_PORTS), and a
 	// hundred hosts' endpoints have been seen in one network of Docker's (moby#52661).
 	maxRecords = 1 << 17
+	// maxRowBytes is how large the records of one node in one network may be together: maxRecords of 512 bytes.
+	maxRowBytes = 64 << 20
 	// maxNetworks is how many networks one node may attend: a host has 2^14 links long after it has stopped to be useful.
 	maxNetworks = 1 << 14
 	// minTombstones is how many deleted keys of a row are remembered at least. Beyond as many as there are records, sending
@@ -117,6 +119,9 @@ func (t *table) put(network, key string, value []byte) (hint, bool, error) {
 	}
 	if value != nil && row.live >= maxRecords && row.records[key].value == nil {
 		return hint{}, false, fmt.Errorf("network %s: record %s: this node has %d records there, which is all it may", network, key, maxRecords)
+	}
+	if value != nil && row.bytes+len(value) > maxRowBytes {
+		return hint{}, false, fmt.Errorf("network %s: record %s: this node has %d bytes there, %d are allowed", network, key, row.bytes, maxRowBytes)
 	}
 	if !row.put(key, value, t.seq+1) {
 		return hint{}, false, nil

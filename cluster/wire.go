@@ -292,6 +292,8 @@ func (d *decoder) change() change {
 		d.fail(fmt.Errorf("record %s has %d bytes, %d are allowed", c.key, n-1, maxValue))
 		return c
 	}
-	c.value = append(make([]byte, 0, n-1), d.bytes(n-1)...) // not nil, and not a view of the whole frame
+	if value := d.bytes(n - 1); d.err == nil {
+		c.value = append(make([]byte, 0, n-1), value...) // not nil, and not a view of the whole frame
+	}
 	return c
 }

@@ -1,0 +1,560 @@
+package cluster
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+	"github.com/sirupsen/logrus"
+)
+
+// gossipConfig is what the gossip needs of the rest of the cluster. Functions are called without any lock of the gossip
+// or of memberlist, apart from onChange and dial, which must not call back.
+type gossipConfig struct {
+	id, name   string
+	advertise  netip.Addr // the only address that is listened on
+	gossipPort uint16     // UDP and TCP, of memberlist
+	port       uint16     // TCP, of the cluster: where others pull
+	key        []byte     // 32 bytes: AES-256
+	label      string     // of packets, authenticated with them
+	dir        string
+	hold       bool // say nothing until settled is called
+
+	dial      func(ctx context.Context, addr netip.AddrPort, alpn string) (net.Conn, string, error)
+	nodes     func() []registered
+	clusterID func() string
+	onChange  func() // something about other nodes or their records has changed; must not block
+	alarms    *alarms
+	logger    *logrus.Logger
+
+	// Seams for tests.
+	transport   func() (memberlist.NodeAwareTransport, error) // nil: sockets
+	probe       probe                                         // nil: hostLives
+	antiEntropy time.Duration                                 // 0: antiEntropyEvery; < 0: never
+}
+
+// gossip is membership and the fast facts: it tells others what this node has to say about networks, and learns what
+// they say. Hints of new versions travel by memberlist; the records are pulled from their origin.
+type gossip struct {
+	cfg      gossipConfig
+	log      *logrus.Entry
+	contacts *contacts
+	pulls    *pulls
+	served   served
+	life     life
+	probe    probe
+	list     atomic.Pointer[memberlist.Memberlist] // nil: not yet listening
+
+	advertised atomic.Pointer[meta] // what memberlist tells of this node
+
+	work    chan struct{} // there are hints, or nodes that have joined
+	news    chan struct{} // onChange is to be called
+	died    chan struct{} // a node is no longer alive
+	said    chan struct{} // this node has something new to say about itself
+	unsaved chan struct{} // the cache is older than the table
+	met     chan struct{} // closed when all registered nodes were tried, or one has answered
+
+	epochMu sync.Mutex // one raise at a time; held over fsync
+
+	mu      sync.Mutex // held for computations only
+	table   *table
+	seen    map[rowKey]version // newest hint that was passed on
+	settled bool
+	cluster string // as of the last look at the facts
+
+	queueMu sync.Mutex // the same; taken by memberlist's callbacks, so nothing waits under it. Order: mu, queueMu
+	queue   *hintQueue
+	inbox   map[rowKey]version
+}
+
+// maxSeen bounds the hints that are remembered and those that wait to be looked at: a hundred nodes with six hundred
+// networks each. What is dropped is found by comparing digests.
+const maxSeen = 1 << 16
+
+// newGossip reads what is remembered of the others. It starts nothing.
+func newGossip(cfg gossipConfig) (*gossip, error) {
+	switch {
+	case len(cfg.key) != 32:
+		return nil, fmt.Errorf("gossip: a key of %d bytes, 32 are needed: there is no gossip without encryption", len(cfg.key))
+	case cfg.id == "" || len(cfg.id) > maxKey:
+		return nil, fmt.Errorf("gossip: node id %q: 1 to %d bytes are allowed", cfg.id, maxKey)
+	case len(cfg.name) > maxKey:
+		return nil, fmt.Errorf("gossip: node name %q: at most %d bytes are allowed", cfg.name, maxKey)
+	case !cfg.advertise.IsValid() || cfg.advertise.IsUnspecified():
+		return nil, fmt.Errorf("gossip: address %s: the address of one interface is needed", cfg.advertise)
+	}
+	if cfg.logger == nil {
+		cfg.logger = logrus.New()
+		cfg.logger.SetOutput(io.Discard)
+	}
+	if cfg.alarms == nil {
+		cfg.alarms = &alarms{}
+	}
+	g := &gossip{
+		cfg: cfg, log: cfg.logger.WithField("part", "gossip"), contacts: newContacts(cfg.id), probe: cfg.probe,
+		work: make(chan struct{}, 1), news: make(chan struct{}, 1), died: make(chan struct{}, 1), said: make(chan struct{}, 1), unsaved: make(chan struct{}, 1),
+		met: make(chan struct{}), table: newTable(cfg.id), seen: map[rowKey]version{}, settled: !cfg.hold,
+		queue: newHintQueue(), inbox: map[rowKey]version{},
+	}
+	g.pulls = newPulls(g)
+	if g.probe == nil {
+		g.probe = hostLives(cfg.advertise)
+	}
+	known, err := loadCache(cfg.dir)
+	if err != nil {
+		g.log.WithError(err).Warn("what the other nodes have said before is not remembered")
+	}
+	g.table.remember(known)
+	g.contacts.remember(known.nodes)
+	return g, nil
+}
+
+// run takes part until ctx ends. It does not say goodbye: a process that has ended is not a host that has died. After it
+// returns, nothing of this package runs; memberlist may still be waiting for the end of a probe, deaf and mute.
+func (g *gossip) run(ctx context.Context) error {
+	if !g.life.begin(ctx) {
+		return errors.New("gossip: was run before")
+	}
+	g.follow()
+	for _, f := range []func(context.Context){
+		g.beginEpoch, g.listen, g.doWork, g.followFacts, g.watchHosts, g.compareAll, g.keepCache,
+	} {
+		g.life.spawn(f)
+	}
+	<-ctx.Done()
+	g.life.end()
+	return nil
+}
+
+// poke wakes whoever waits on a channel of capacity one.
+func poke(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+func (g *gossip) onChange() {
+	if g.cfg.onChange != nil {
+		g.cfg.onChange()
+	}
+}
+
+// attend says whether this node wants to hear of a network; to the others it means "flood to me".
+func (g *gossip) attend(network string, on bool) error {
+	g.mu.Lock()
+	h, changed, err := g.table.attend(network, on)
+	if changed {
+		g.tell(h)
+	}
+	g.mu.Unlock()
+	if err != nil || !changed {
+		return err
+	}
+	if on {
+		for _, id := range g.contacts.allLive(true) {
+			g.pulls.ask(id, nil, network)
+		}
+	}
+	poke(g.unsaved)
+	g.onChange()
+	return nil
+}
+
+// publish says something in a network, or withdraws it when value is nil.
+func (g *gossip) publish(network, key string, value []byte) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	h, changed, err := g.table.put(network, key, value)
+	if changed {
+		g.tell(h)
+	}
+	return err
+}
+
+// tell queues a hint of our own. The caller holds mu.
+func (g *gossip) tell(hints ...hint) {
+	if !g.ready() {
+		return
+	}
+	g.pass(hints...)
+}
+
+// pass queues hints. The caller holds mu.
+func (g *gossip) pass(hints ...hint) {
+	g.queueMu.Lock()
+	defer g.queueMu.Unlock()
+	for _, h := range hints {
+		g.queue.add(h)
+	}
+}
+
+// ready: this node may be asked, since it has an epoch that is on disk, and has said all that it knows after its start.
+// The caller holds mu.
+func (g *gossip) ready() bool { return g.settled && g.table.epoch != 0 }
+
+// settle says that everything this node knows after its start has been published. What others remember of it is
+// replaced only now: a node that restarts must not look as if it had no endpoints.
+func (g *gossip) settle() {
+	g.mu.Lock()
+	if g.settled {
+		g.mu.Unlock()
+		return
+	}
+	g.settled = true
+	g.table.retain()
+	g.tellAll()
+	g.mu.Unlock()
+	poke(g.said)
+	poke(g.unsaved)
+}
+
+// tellAll queues hints of all rows of ours. The caller holds mu.
+func (g *gossip) tellAll() {
+	for _, network := range g.table.networks() {
+		g.tell(g.table.hint(network))
+	}
+}
+
+// remote returns the rows of the other nodes in a network, sorted by node. The records must not be changed; they do not
+// change either.
+func (g *gossip) remote(network string) []Row {
+	members := g.contacts.members()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var rows []Row
+	for _, m := range members {
+		if m.Suspended || !m.Addr.IsValid() {
+			continue
+		}
+		if records, ok := g.table.share(rowKey{network, m.ID}); ok {
+			rows = append(rows, Row{Node: Node{ID: m.ID, Name: m.Name, Addr: m.Addr, Alive: m.Alive}, Records: records})
+		}
+	}
+	return rows
+}
+
+// members are the other nodes, dead or alive.
+func (g *gossip) members() []member { return g.contacts.members() }
+
+// sync returns when every live node has answered what it has to say about a network. Those that fail are asked again
+// until ctx ends or they are no longer alive.
+func (g *gossip) sync(ctx context.Context, network string) error {
+	g.mu.Lock()
+	attends := g.table.attends(network)
+	g.mu.Unlock()
+	if !attends {
+		return fmt.Errorf("network %s: %w", network, errNotAttended)
+	}
+	select {
+	case <-g.met:
+	case <-ctx.Done():
+		return fmt.Errorf("network %s: looking for the other nodes: %w", network, context.Cause(ctx))
+	}
+	asked := map[string]bool{}
+	for {
+		var waits []func() error
+		for _, id := range g.contacts.allLive(false) {
+			if asked[id] {
+				continue
+			}
+			asked[id] = true
+			_, gone, ok := g.contacts.live(id)
+			if !ok {
+				continue
+			}
+			answered := make(chan struct{})
+			g.pulls.ask(id, answered, network)
+			waits = append(waits, func() error {
+				select {
+				case <-answered:
+				case <-gone:
+				case <-ctx.Done():
+					return fmt.Errorf("network %s: node %s has not answered: %w", network, id, context.Cause(ctx))
+				}
+				return nil
+			})
+		}
+		if len(waits) == 0 {
+			return nil
+		}
+		for _, wait := range waits {
+			if err := wait(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// servePull answers the pulls of one connection.
+func (g *gossip) servePull(conn *tls.Conn, peerID string) { g.serve(conn, peerID) }
+
+// drop forgets what a node has said.
+func (g *gossip) drop(id string) {
+	g.mu.Lock()
+	found := g.table.forget(id)
+	g.mu.Unlock()
+	if found {
+		poke(g.unsaved)
+	}
+}
+
+// doWork looks at hints that have come in, and asks nodes that have joined for their rows.
+func (g *gossip) doWork(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-g.news:
+			g.onChange()
+			continue
+		case <-g.work:
+		}
+		g.hear(g.takeInbox())
+		for _, id := range g.contacts.takeUnasked() {
+			g.mu.Lock()
+			networks := g.table.networks()
+			g.mu.Unlock()
+			g.pulls.ask(id, nil, networks...)
+		}
+	}
+}
+
+func (g *gossip) takeInbox() map[rowKey]version {
+	g.queueMu.Lock()
+	defer g.queueMu.Unlock()
+	hints := g.inbox
+	g.inbox = map[rowKey]version{}
+	return hints
+}
+
+// hear passes new hints on, and pulls what this node attends and does not have. Anybody with the key can say anything in
+// a hint; the worst that comes of a false one is a question to the origin.
+func (g *gossip) hear(hints map[rowKey]version) {
+	asks := map[string][]string{}
+	g.mu.Lock()
+	for key, v := range hints {
+		if key.origin == g.cfg.id {
+			continue
+		}
+		if g.table.attends(key.network) && v.newer(g.table.version(key)) {
+			asks[key.origin] = append(asks[key.origin], key.network)
+		}
+		if v.newer(g.seen[key]) {
+			g.see(key, v)
+			g.pass(hint{key, v})
+		}
+	}
+	g.mu.Unlock()
+	for origin, networks := range asks {
+		g.pulls.ask(origin, nil, networks...)
+	}
+}
+
+// see remembers that a hint was passed on. The caller holds mu.
+func (g *gossip) see(key rowKey, v version) {
+	for old := range g.seen {
+		if len(g.seen) < maxSeen {
+			break
+		}
+		delete(g.seen, old) // any
+	}
+	g.seen[key] = v
+}
+
+// followFacts looks every second at what the facts say about nodes, and tells memberlist what is new about this one.
+func (g *gossip) followFacts(ctx context.Context) {
+	for {
+		g.follow()
+		g.advertise()
+		select {
+		case <-ctx.Done():
+			return
+		case <-g.said:
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+func (g *gossip) follow() {
+	cluster := g.cfg.clusterID()
+	forgotten, changed := g.contacts.setFacts(cluster, g.cfg.nodes())
+	g.mu.Lock()
+	g.cluster = cluster
+	for _, id := range forgotten {
+		changed = g.table.forget(id) || changed
+	}
+	g.mu.Unlock()
+	for id, addr := range g.contacts.foreigners() {
+		g.cfg.alarms.raise("cluster "+addr.String(), fmt.Sprintf(
+			"%s is in another cluster, %s; this one is %s: clusters never merge", addr, id, cluster))
+	}
+	for id, addr := range g.contacts.twinned(time.Now()) {
+		g.cfg.alarms.raise("twin "+id, fmt.Sprintf(
+			"node %s is at %s as well: two hosts have the same identity, one of them must be given a new one", id, addr.Addr()))
+	}
+	if changed {
+		poke(g.unsaved)
+		g.onChange()
+	}
+}
+
+// says is what this node tells of itself.
+func (g *gossip) says() meta {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	m := meta{cluster: g.cluster, name: g.cfg.name, port: g.cfg.port}
+	if g.ready() {
+		m.epoch = g.table.epoch
+	}
+	return m
+}
+
+// beginEpoch begins this life of the node.
+func (g *gossip) beginEpoch(ctx context.Context) {
+	last, err := loadEpoch(g.cfg.dir)
+	if err != nil {
+		g.log.WithError(err).Error("this node does not know what it has said before; the others will tell it")
+	}
+	g.raise(ctx, last)
+}
+
+// raise begins an epoch after the given one, unless this node is there already. Nothing is published in it before it is on
+// disk, which is tried until it succeeds.
+func (g *gossip) raise(ctx context.Context, above uint64) {
+	g.epochMu.Lock()
+	defer g.epochMu.Unlock()
+	g.mu.Lock()
+	own := g.table.epoch
+	g.mu.Unlock()
+	if own > above {
+		return
+	}
+	epoch, err := nextEpoch(own, above)
+	if err != nil {
+		g.cfg.alarms.raise("epoch", "what this node says cannot be ordered any more: "+err.Error())
+		return
+	}
+	for {
+		err := saveEpoch(g.cfg.dir, epoch)
+		if err == nil {
+			break
+		}
+		g.cfg.alarms.raise("epoch disk", "what this node says is not told to the others: "+err.Error())
+		if !pause(ctx, time.Second) {
+			return
+		}
+	}
+	g.mu.Lock()
+	g.tell(g.table.setEpoch(epoch)...)
+	g.mu.Unlock()
+	poke(g.said)
+}
+
+// keepCache writes the cache at most once a second.
+func (g *gossip) keepCache(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-g.unsaved:
+		}
+		pause(ctx, time.Second) // shorter when ctx ends meanwhile: the next life begins with what this one knew last
+		for len(g.unsaved) > 0 {
+			<-g.unsaved
+		}
+		g.mu.Lock()
+		c := g.table.remembered()
+		g.mu.Unlock()
+		c.nodes = g.contacts.remembered()
+		if err := saveCache(g.cfg.dir, c); err != nil {
+			g.log.WithError(err).Warn("what the other nodes say is not remembered for the next start")
+		}
+	}
+}
+
+// life is the goroutines of one run, and the connections they serve.
+type life struct {
+	mu    sync.Mutex
+	ctx   context.Context // nil before begin
+	stop  context.CancelFunc
+	wg    sync.WaitGroup
+	ended bool
+}
+
+func (l *life) begin(ctx context.Context) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ctx != nil {
+		return false
+	}
+	l.ctx, l.stop = context.WithCancel(ctx)
+	return true
+}
+
+// enter tells whether the life goes on, and until leave is called it does not end.
+func (l *life) enter() (context.Context, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ctx == nil || l.ended {
+		return nil, false
+	}
+	l.wg.Add(1)
+	return l.ctx, true
+}
+
+func (l *life) leave() { l.wg.Done() }
+
+// spawn starts f unless the life has not begun, or is ending.
+func (l *life) spawn(f func(ctx context.Context)) bool {
+	ctx, ok := l.enter()
+	if ok {
+		go func() {
+			defer l.leave()
+			f(ctx)
+		}()
+	}
+	return ok
+}
+
+func (l *life) end() {
+	l.mu.Lock()
+	l.ended = true
+	l.mu.Unlock()
+	l.stop()
+	l.wg.Wait()
+}
+
+// remember takes over from the cache where nodes were.
+func (c *contacts) remember(nodes []cachedNode) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, n := range nodes {
+		if n.id != c.self && n.id != "" {
+			k := c.get(n.id)
+			k.name, k.heard, k.port = n.name, n.gossip, n.port
+		}
+	}
+}
+
+// remembered is where nodes are, for the cache.
+func (c *contacts) remembered() []cachedNode {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var nodes []cachedNode
+	for _, n := range c.all {
+		if n.heard.IsValid() && !n.fact.Forgotten {
+			nodes = append(nodes, cachedNode{n.id, n.name, n.heard, n.port})
+		}
+	}
+	return slices.Clip(nodes)
+}
