@@ -29,7 +29,7 @@ func wrongNetworks(s *scene) {
 	good := words("--ipv6", "--subnet", four, "--subnet", six)
 	other := words("--subnet", "10.79.0.0/24")
 	s.must(s.create(h, "good", good...))
-	before, err := h.Dump(s.ctx)
+	before, err := h.Settled(s.ctx)
 	s.must(err)
 	for _, w := range []wrong{
 		{words("--subnet", "10.79.0.0/33"), words("10.79.0.0/33")},
@@ -90,7 +90,7 @@ func wrongContainers(s *scene) {
 	n := s.network("blue")
 	taken := s.run(s.hosts[1], "taken", "--network", "blue", "--ip", at(n.v4, 77).String(), "--ip6", at(n.v6, 77).String())
 	good := s.run(h, "good", "--network", "blue")
-	before, err := h.Dump(s.ctx)
+	before, err := h.Settled(s.ctx)
 	s.must(err)
 	run := func(flags ...string) []string {
 		return append(append([]string{"run", "--rm", "--network", "blue"}, flags...), lab.Image, "true")

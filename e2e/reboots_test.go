@@ -62,7 +62,7 @@ func (s *scene) fresh(hosts ...*lab.Host) {
 	s.Helper()
 	s.all(s.sweep)
 	for _, h := range hosts {
-		dump, err := h.Dump(s.ctx)
+		dump, err := h.Settled(s.ctx)
 		s.must(err)
 		s.venue.empty[h.Name] = dump
 	}

@@ -128,7 +128,7 @@ func (s *scene) resume(h *lab.Host) {
 	s.must(s.sweep(h))
 	// The engine gives a plugin that was installed anew another identifier, which is in its mounts.
 	var err error
-	s.venue.empty[h.Name], err = h.Dump(s.ctx)
+	s.venue.empty[h.Name], err = h.Settled(s.ctx)
 	s.must(err)
 }
 
@@ -145,7 +145,7 @@ func withoutSecret(s *scene) {
 	h := s.hosts[2]
 	s.dismiss(h)
 	s.install(nil, h)
-	now, err := h.Dump(s.ctx)
+	now, err := h.Settled(s.ctx)
 	s.must(err)
 	was, is := s.venue.bare[h.Name].Section("host: listen"), now.Section("host: listen")
 	if strings.Join(was, "\n") != strings.Join(is, "\n") {

@@ -20,73 +20,92 @@ var starts = []scenario{
 // when it was dead at every look for a minute, and it looks every 15 s.
 const sweptAfter = 75*time.Second + patience
 
-// startsUnderFire: 30 containers, ten on each host at once, and the plugin of each host killed twice meanwhile. Each has an
-// address of its own that is asked for, so that one that leaks is seen: it could not be given again.
+// An attempt is a container that somebody wants on a host, with addresses of its own, and what came of it.
+type attempt struct {
+	host  *lab.Host
+	name  string
+	flags []string
+	c     *container // nil: err says why
+	err   error
+}
+
+// try starts all containers at once.
+func (s *scene) try(all []*attempt) {
+	s.Helper()
+	s.must(onAll(all, func(a *attempt) error {
+		a.c, a.err = s.start(a.host, a.name, a.flags...)
+		return nil
+	}))
+}
+
+// discard removes containers, those that never ran as well.
+func (s *scene) discard(all []*attempt) {
+	s.Helper()
+	s.must(onAll(all, func(a *attempt) error {
+		_, err := a.host.Docker(s.ctx, "rm", "-f", a.name)
+		return err
+	}))
+}
+
+// startsUnderFire: 30 containers, ten on each host at once, and the plugin of each host killed twice meanwhile.
 func startsUnderFire(s *scene) {
 	const perHost, kills = 10, 2
 	n := s.network("blue")
-	type one struct {
-		host *lab.Host
-		name string
-		ip   []string
-		c    *container
-		err  error
-	}
-	var all []*one
+	var all []*attempt
 	for i := range perHost * len(s.hosts) {
-		all = append(all, &one{host: s.hosts[i%len(s.hosts)], name: fmt.Sprint("c", i),
-			ip: []string{"--network", "blue", "--ip", at(n.v4, 100+i).String(), "--ip6", at(n.v6, 100+i).String()}})
+		all = append(all, &attempt{host: s.hosts[i%len(s.hosts)], name: fmt.Sprint("c", i),
+			flags: []string{"--network", "blue", "--ip", at(n.v4, 100+i).String(), "--ip6", at(n.v6, 100+i).String()}})
 	}
 	fire := make(chan error, len(s.hosts))
 	for _, h := range s.hosts {
 		go func() { fire <- s.killDuringStarts(h, kills, perHost) }()
 	}
-	s.must(onAll(all, func(o *one) error {
-		o.c, o.err = s.start(o.host, o.name, o.ip...)
-		return nil
-	}))
+	s.try(all)
 	for range s.hosts {
 		s.must(<-fire)
 	}
 	s.joined(s.hosts...)
+	s.allOrNothing(all)
+	s.discard(all)
+	s.until("none has anything left", func() error {
+		return onAll(s.hosts, func(h *lab.Host) error { return s.hasEndpoints(h, 0) })
+	})
+	// An address that leaked could not be given again.
+	s.try(all)
 	var running []*container
-	perHostRunning := map[*lab.Host]int{}
-	for _, o := range all {
-		if o.err == nil {
-			running = append(running, o.c)
-			perHostRunning[o.host]++
+	for _, a := range all {
+		s.must(a.err)
+		running = append(running, a.c)
+	}
+	s.distinct("blue", running...)
+	s.reach(allPairs("blue", running...))
+}
+
+// allOrNothing demands that the containers that were said to run do, and that the others have left nothing.
+func (s *scene) allOrNothing(all []*attempt) {
+	s.Helper()
+	var running []*container
+	var failed []*attempt
+	here := map[*lab.Host]int{}
+	for _, a := range all {
+		if a.err != nil {
+			s.Logf("%s on %s failed: %s", a.name, a.host.Name, reason(a.err))
+			failed = append(failed, a)
 			continue
 		}
-		s.Logf("%s on %s failed: %s", o.name, o.host.Name, lastLine(o.err))
-		s.docker(o.host, "rm", "-f", o.name)
+		running = append(running, a.c)
+		here[a.host]++
 	}
 	s.Logf("%d of %d containers run, the others failed with an error", len(running), len(all))
 	if len(running) > 0 {
 		s.reach(allPairs("blue", running...))
 	}
+	s.discard(failed)
 	took, err := s.wait(sweptAfter, func() error {
-		return onAll(s.hosts, func(h *lab.Host) error { return s.hasEndpoints(h, perHostRunning[h]) })
+		return onAll(s.hosts, func(h *lab.Host) error { return s.hasEndpoints(h, here[h]) })
 	})
 	s.must(err)
 	s.Logf("those that failed have nothing left after %s", took)
-	s.must(onAll(all, func(o *one) error {
-		_, err := o.host.Docker(s.ctx, "rm", "-f", o.name)
-		return err
-	}))
-	s.until("none has anything left", func() error {
-		return onAll(s.hosts, func(h *lab.Host) error { return s.hasEndpoints(h, 0) })
-	})
-	// A leaked address could not be given again.
-	s.must(onAll(all, func(o *one) (err error) {
-		o.c, err = s.start(o.host, o.name, o.ip...)
-		return err
-	}))
-	running = nil
-	for _, o := range all {
-		running = append(running, o.c)
-	}
-	s.distinct("blue", running...)
-	s.reach(allPairs("blue", running...))
 }
 
 // killDuringStarts kills the plugin of a host each time another part of the containers has an endpoint there.
@@ -109,14 +128,14 @@ func (s *scene) killDuringStarts(h *lab.Host, kills, containers int) error {
 	return nil
 }
 
-func lastLine(err error) string {
-	lines := strings.Split(strings.TrimSpace(err.Error()), "\n")
-	for _, line := range lines {
-		if strings.Contains(line, "rror") {
-			return line
+// reason is the engine's sentence out of what docker run printed.
+func reason(err error) string {
+	for line := range strings.Lines(err.Error()) {
+		if _, said, ok := strings.Cut(line, "Error response from daemon: "); ok {
+			return strings.TrimSpace(said)
 		}
 	}
-	return lines[len(lines)-1]
+	return err.Error()
 }
 
 func restartPolicy(s *scene) {

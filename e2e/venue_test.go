@@ -256,7 +256,7 @@ func (s *scene) dumps() map[string]lab.Dump {
 	s.all(func(h *lab.Host) (err error) {
 		for i := range s.hosts {
 			if s.hosts[i] == h {
-				got[i], err = h.Dump(s.ctx)
+				got[i], err = h.Settled(s.ctx)
 			}
 		}
 		return err
