@@ -30,6 +30,7 @@ type Config struct {
 	Pools   Pools
 	Leases  Leases
 	Store   Store
+	Damaged bool           // the store was found damaged and begins empty: nothing in the kernel is an orphan for that
 	Logger  *logrus.Logger // nil discards
 }
 
@@ -144,7 +145,8 @@ func (d *Driver) announce(nw *network) {
 }
 
 // removeOrphans removes what owners have that no record knows: a plugin killed between the kernel and its answer leaves
-// such things. A failure leaves them for the next start.
+// such things. A failure leaves them for the next start. When the records are lost nobody can say what is an orphan:
+// then everything is kept, and marked, until the engine removes it.
 func (d *Driver) removeOrphans(ctx context.Context) {
 	owned, err := d.Kernel.Owners(ctx)
 	if err != nil {
@@ -159,15 +161,41 @@ func (d *Driver) removeOrphans(ctx context.Context) {
 		}
 	}
 	for _, o := range owned {
-		if known[o.Owner] {
-			continue
+		switch {
+		case known[o.Owner] || d.isKept(o.Owner):
+		case d.Damaged:
+			if err := d.Store.Apply(store.Write{Key: keptKey(o.Owner), Value: []byte("{}")}); err != nil {
+				d.Logger.WithError(err).WithField("owner", o.Owner).Error("what is in the kernel cannot be marked as kept")
+			}
+		default:
+			if err := d.Kernel.Set(ctx, o.Owner, kernel.State{}); err != nil {
+				d.Logger.WithError(err).WithField("owner", o.Owner).Error("an orphan cannot be removed")
+				continue
+			}
+			d.Logger.WithField("owner", o.Owner).Warn("removed what nobody owns any more")
 		}
-		if err := d.Kernel.Set(ctx, o.Owner, kernel.State{}); err != nil {
-			d.Logger.WithError(err).WithField("owner", o.Owner).Error("an orphan cannot be removed")
-			continue
-		}
-		d.Logger.WithField("owner", o.Owner).Warn("removed what nobody owns any more")
 	}
+}
+
+// removeKept removes what an owner has in the kernel whose record is lost, if there is such a thing.
+func (d *Driver) removeKept(ctx context.Context, owner string) error {
+	if !d.isKept(owner) {
+		return nil
+	}
+	if err := d.Kernel.Set(ctx, owner, kernel.State{}); err != nil {
+		return err
+	}
+	return d.Store.Apply(store.Write{Key: keptKey(owner)})
+}
+
+func (d *Driver) isKept(owner string) bool { return d.has(keptKey(owner)) }
+
+// has says whether the store has a key; keys of one kind have one length, so none begins with another.
+func (d *Driver) has(key string) bool {
+	for range d.Store.Prefix(key) {
+		return true
+	}
+	return false
 }
 
 // get returns a network, locked.
@@ -227,9 +255,11 @@ func (d *Driver) log(network string) *logrus.Entry {
 func networkOwner(id string) string  { return "network/" + id }
 func endpointOwner(id string) string { return "endpoint/" + id }
 
-// networkKey and endpointKey are the keys of the records in the store.
+// The keys of the store: records, networks that the cluster still has to hear have left, owners whose records are lost.
 func networkKey(id string) string           { return "network/" + id }
 func endpointKey(network, id string) string { return "endpoint/" + network + "/" + id }
+func leavingKey(shared string) string       { return "leaving/" + shared }
+func keptKey(owner string) string           { return "kept/" + owner }
 
 // short is how Docker's command line prints an identifier.
 func short(id string) string { return id[:min(12, len(id))] }

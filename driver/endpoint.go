@@ -140,7 +140,7 @@ func (d *Driver) sync(ctx context.Context, nw *network) {
 func (d *Driver) DeleteEndpoint(ctx context.Context, network, id string) error {
 	nw, err := d.get(network)
 	if errors.Is(err, ErrNotFound) {
-		return nil
+		return d.removeKept(ctx, endpointOwner(id))
 	}
 	if err != nil {
 		return err
@@ -148,7 +148,7 @@ func (d *Driver) DeleteEndpoint(ctx context.Context, network, id string) error {
 	defer nw.mu.Unlock()
 	e, ok := nw.endpoints[id]
 	if !ok {
-		return nil
+		return d.removeKept(ctx, endpointOwner(id))
 	}
 	return d.removeEndpoint(ctx, nw, e)
 }

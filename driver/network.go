@@ -42,7 +42,7 @@ func (d *Driver) SkipGateway(opts map[string]string) (v4, v6 bool, err error) {
 // CreateNetwork makes a network; for a shared mode it makes or joins the cluster's network of that name or those subnets.
 // Made again with the same words it succeeds. On failure nothing is left.
 func (d *Driver) CreateNetwork(ctx context.Context, r NetworkRequest) error {
-	want, err := d.parseNetwork(r)
+	want, said, err := d.parseNetwork(r)
 	if err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func (d *Driver) CreateNetwork(ctx context.Context, r NetworkRequest) error {
 		}
 		return d.set(ctx, nw)
 	}
-	if err := d.make(ctx, nw); err != nil {
+	if err := d.make(ctx, nw, said); err != nil {
 		undo := d.unmake(context.WithoutCancel(ctx), nw)
 		d.drop(nw)
 		return errors.Join(err, undo)
@@ -99,13 +99,14 @@ func (d *Driver) mode(opts map[string]string) (string, Mode, error) {
 	return name, mode, nil
 }
 
-// parseNetwork turns a request into a network, as far as that can be said without asking anybody.
-func (d *Driver) parseNetwork(r NetworkRequest) (Network, error) {
+// parseNetwork turns a request into a network, as far as that can be done without asking anybody; said is what the user
+// wants of the cluster, without what has been chosen for him.
+func (d *Driver) parseNetwork(r NetworkRequest) (n Network, said cluster.Network, err error) {
 	name, mode, err := d.mode(r.Options)
 	if err != nil {
-		return Network{}, err
+		return Network{}, said, err
 	}
-	n := Network{
+	n = Network{
 		Version: recordVersion, ID: r.ID, Mode: name, Options: maps.Clone(r.Options),
 		Internal: r.Internal, IPv4: r.IPv4, IPv6: r.IPv6, Making: true,
 	}
@@ -117,20 +118,29 @@ func (d *Driver) parseNetwork(r NetworkRequest) (Network, error) {
 		}
 		n.MTU, err = strconv.Atoi(mtu)
 		if err != nil || n.MTU < least || n.MTU > maxMTU {
-			return Network{}, fmt.Errorf("option %s=%s: allowed are %d to %d bytes: %w", OptionMTU, mtu, least, maxMTU, ErrInvalid)
+			return Network{}, said, fmt.Errorf("option %s=%s: allowed are %d to %d bytes: %w", OptionMTU, mtu, least, maxMTU, ErrInvalid)
 		}
 	}
 	if mode.Shared && d.Facts == nil {
-		return Network{}, fmt.Errorf("mode %s spans hosts and needs a cluster: disable the plugin, type "+
+		return Network{}, said, fmt.Errorf("mode %s spans hosts and needs a cluster: disable the plugin, type "+
 			"`docker plugin set %s SECRET=… JOIN=…` on every host, and enable it: %w", name, d.Name, ErrInvalid)
 	}
-	return n, d.parsePools(&n, mode, r.Pools)
+	name, given, err := d.parsePools(&n, mode, r.Pools)
+	if err != nil {
+		return Network{}, said, err
+	}
+	if mode.Shared {
+		n.Name, n.Shared = name, cluster.NetworkID(name, n.Subnets)
+		said = cluster.Network{Name: name, Mode: n.Mode, Internal: n.Internal, MTU: n.MTU, Subnets: given}
+	}
+	return n, said, nil
 }
 
-// parsePools finds out whose addresses the network has.
-func (d *Driver) parsePools(n *Network, mode Mode, pools []PoolData) error {
+// parsePools finds out whose addresses the network has. It returns the name that they have in the cluster, and the subnets
+// as the user gave them.
+func (d *Driver) parsePools(n *Network, mode Mode, pools []PoolData) (name string, given []cluster.Subnet, err error) {
 	var spaces []string
-	var subnets []netip.Prefix
+	var prefixes []netip.Prefix
 	for _, p := range pools {
 		if p.Prefix.Bits() == 0 {
 			continue // --ipam-driver null: no addresses
@@ -138,27 +148,25 @@ func (d *Driver) parsePools(n *Network, mode Mode, pools []PoolData) error {
 		if !slices.Contains(spaces, p.Space) {
 			spaces = append(spaces, p.Space)
 		}
-		subnets = append(subnets, p.Prefix)
-		n.Subnets = append(n.Subnets, cluster.Subnet{Prefix: p.Prefix, Gateway: p.Gateway, Aux: p.Aux})
+		prefixes = append(prefixes, p.Prefix)
+		n.Subnets = append(n.Subnets, cluster.Subnet{Prefix: p.Prefix, Range: p.Prefix, Gateway: p.Gateway, Aux: p.Aux})
 	}
-	name, ours := "", false
 	if len(spaces) == 1 {
-		var described []cluster.Subnet
-		if name, described, ours = d.Pools.Describe(spaces[0], subnets); ours {
-			n.Subnets, n.Ours = described, true
-		}
+		name, given, n.Ours = d.Pools.Describe(spaces[0], prefixes)
 	}
 	switch {
-	case mode.Shared && !ours:
-		return fmt.Errorf("mode %s needs addresses that no two hosts give out: add `--ipam-driver %s` to docker network create: %w",
+	case mode.Shared && !n.Ours:
+		err = fmt.Errorf("mode %s needs addresses that no two hosts give out: add `--ipam-driver %s` to docker network create: %w",
 			n.Mode, d.Name, ErrInvalid)
 	case !mode.Shared && name != "":
-		return fmt.Errorf("--ipam-opt network=%s names a network of the cluster, but mode %s stays on its host: %w", name, n.Mode, ErrInvalid)
-	case mode.Shared:
-		n.Shared = cluster.NetworkID(name, n.Subnets)
-		n.Name = name
+		err = fmt.Errorf("--ipam-opt network=%s names a network of the cluster, but mode %s stays on its host: %w", name, n.Mode, ErrInvalid)
 	}
-	return nil
+	for i, g := range given {
+		if g.Range.IsValid() {
+			n.Subnets[i].Range = g.Range
+		}
+	}
+	return name, given, err
 }
 
 // asked says whether b asks for what a is.
@@ -187,7 +195,7 @@ func (d *Driver) claim(nw *network) error {
 }
 
 // make does everything that a new network needs, intent first.
-func (d *Driver) make(ctx context.Context, nw *network) error {
+func (d *Driver) make(ctx context.Context, nw *network, said cluster.Network) error {
 	intent, err := put(networkKey(nw.ID), nw.Network)
 	if err != nil {
 		return err
@@ -196,7 +204,6 @@ func (d *Driver) make(ctx context.Context, nw *network) error {
 		return err
 	}
 	mode := d.Modes[nw.Mode]
-	said := nw.MTU
 	if nw.plan, err = mode.Open(ctx, &nw.Network); err != nil {
 		return err
 	}
@@ -224,21 +231,19 @@ func (d *Driver) make(ctx context.Context, nw *network) error {
 	return d.Store.Apply(done)
 }
 
-// join makes the network the cluster's, or takes what the cluster has. The MTU that the mode proposed counts only for a
-// new network; said is the one the user gave.
-func (d *Driver) join(ctx context.Context, nw *network, said int) error {
+// join makes the network the cluster's, or takes what the cluster has. What was chosen for the user, the mode's MTU and our
+// gateway, counts only for a new network.
+func (d *Driver) join(ctx context.Context, nw *network, said cluster.Network) error {
 	d.leaving.Lock()
 	defer d.leaving.Unlock()
 	if err := d.Store.Apply(store.Write{Key: leavingKey(nw.Shared)}); err != nil {
 		return err
 	}
-	gateways := map[netip.Prefix]netip.Addr{}
+	defaults := cluster.Defaults{MTU: nw.MTU, Gateways: map[netip.Prefix]netip.Addr{}}
 	for _, s := range nw.Subnets {
-		gateways[s.Prefix] = s.Gateway
+		defaults.Gateways[s.Prefix] = s.Gateway
 	}
-	have, err := cluster.JoinNetwork(ctx, d.Facts, cluster.Network{
-		Name: nw.Name, Mode: nw.Mode, Internal: nw.Internal, MTU: said, Subnets: nw.Subnets,
-	}, cluster.Defaults{MTU: nw.MTU, Gateways: gateways})
+	have, err := cluster.JoinNetwork(ctx, d.Facts, said, defaults)
 	if err != nil {
 		return err
 	}
@@ -250,7 +255,7 @@ func (d *Driver) join(ctx context.Context, nw *network, said int) error {
 func (d *Driver) DeleteNetwork(ctx context.Context, id string) error {
 	nw, err := d.get(id)
 	if errors.Is(err, ErrNotFound) {
-		return nil
+		return d.removeKept(ctx, networkOwner(id))
 	}
 	if err != nil {
 		return err
@@ -301,7 +306,7 @@ func (d *Driver) unmake(ctx context.Context, nw *network) error {
 func (d *Driver) leave(ctx context.Context, shared string) {
 	d.leaving.Lock()
 	defer d.leaving.Unlock()
-	if d.Facts == nil || !d.isLeaving(shared) {
+	if d.Facts == nil || !d.has(leavingKey(shared)) {
 		return
 	}
 	err := cluster.LeaveNetwork(ctx, d.Facts, shared, d.Facts.ID())
@@ -312,15 +317,6 @@ func (d *Driver) leave(ctx context.Context, shared string) {
 		d.Logger.WithError(err).WithField("shared", shared).Warn("the cluster has not heard yet that a network left this host; trying again")
 	}
 }
-
-func (d *Driver) isLeaving(shared string) bool {
-	for range d.Store.Prefix(leavingKey(shared)) {
-		return true
-	}
-	return false
-}
-
-func leavingKey(shared string) string { return "leaving/" + shared }
 
 // drop forgets a network. nw.mu is held.
 func (d *Driver) drop(nw *network) {
