@@ -11,6 +11,9 @@ import (
 )
 
 func main() {
+	// The first process of a PID namespace dies of no signal that it does not handle.
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
 	l, err := net.Listen("unix", "/run/docker/plugins/net.sock")
 	if err != nil {
 		log.Fatal(err)
@@ -21,8 +24,5 @@ func main() {
 	http.Handle("/Plugin.Activate", answer(`{"Implements":["NetworkDriver"]}`))
 	http.Handle("/NetworkDriver.GetCapabilities", answer(`{"Scope":"local"}`))
 	go func() { log.Fatal(http.Serve(l, nil)) }()
-	// The first process of a PID namespace dies of no signal that it does not handle.
-	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, syscall.SIGTERM)
 	<-stop
 }
