@@ -32,6 +32,9 @@ type memory struct {
 	failAt int                         // the call that fails, counted down; 0: none
 }
 
+// never is more calls than a test makes.
+const never = 1 << 30
+
 var errPlanned = errors.New("planned failure")
 
 func newMemory() *memory {
