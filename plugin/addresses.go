@@ -79,6 +79,17 @@ func requestPool(ctx context.Context, b Backend, req ipam.PoolRequest) (any, err
 	return helper.RequestPoolResponse{PoolID: id, Pool: prefix.String(), Data: data}, nil
 }
 
+// granted adds what was handed out to what the log says.
+func (a about) granted(answer any) about {
+	switch answer := answer.(type) {
+	case helper.RequestPoolResponse:
+		a.pool, a.address = answer.PoolID, answer.Pool
+	case helper.RequestAddressResponse:
+		a.address = answer.Address
+	}
+	return a
+}
+
 func releasePool(ctx context.Context, b Backend, id string) (any, error) {
 	return empty{}, b.Pools.ReleasePool(ctx, id)
 }

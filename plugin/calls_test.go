@@ -221,6 +221,7 @@ func TestLog(t *testing.T) {
 	s.post(t, "NetworkDriver.GetCapabilities", "")
 	s.post(t, "NetworkDriver.CreateEndpoint", validEndpoint)
 	s.post(t, "IpamDriver.RequestAddress", validAddress)
+	s.post(t, "IpamDriver.RequestPool", with(t, validPool, "Pool", ""))
 	s.post(t, "NetworkDriver.Leave", "")
 	r.before = func(context.Context, string) error { return errors.New("no\nquorum") }
 	s.post(t, "NetworkDriver.DeleteNetwork", aCreate)
@@ -228,7 +229,8 @@ func TestLog(t *testing.T) {
 	want := [][]string{
 		{"level=debug msg=call", "method=NetworkDriver.GetCapabilities"},
 		{"level=info msg=call", "method=NetworkDriver.CreateEndpoint", "network=7f3c9d2e8a41 ", "endpoint=c0ffee012345 ", `address="10.0.0.2/24 fd00::2/64"`, "took="},
-		{"level=info msg=call", "method=IpamDriver.RequestAddress", `pool="local|10.0.0.0/24"`, "address=10.0.0.2"},
+		{"level=info msg=call", "method=IpamDriver.RequestAddress", `pool="local|10.0.0.0/24"`, "address=10.0.0.7/24"},
+		{"level=info msg=call", "method=IpamDriver.RequestPool", `pool="local|10.0.0.0/24"`, "address=10.0.0.0/24"},
 		{`level=warning msg="call failed"`, "method=NetworkDriver.Leave", `err="the request is empty`},
 		{`level=warning msg="call failed"`, "method=NetworkDriver.DeleteNetwork", "network=7f3c9d2e8a41 ", `err="no\nquorum"`},
 	}

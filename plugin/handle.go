@@ -53,7 +53,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a, out := s.call(w, r, method, rt)
-	s.report(method, rt.query, a, time.Since(began), out.err)
+	s.report(method, rt.query, a.granted(out.answer), time.Since(began), out.err)
 	if out.err != nil {
 		s.write(w, statusOf(out.err), network.NewErrorResponse(out.err.Error()))
 		return
