@@ -22,6 +22,7 @@ func (k *Kernel) SetPart(owner string, want State, n int) error {
 	if err := k.prepareShared(want.needs(Shared)); err != nil {
 		return err
 	}
+	defer k.forget()
 	s, ops, err := k.plan(owner, want)
 	if err != nil {
 		return err

@@ -29,7 +29,9 @@ type Kernel struct {
 	// workers are no faster than one. A channel, so that waiting can be given up.
 	turn chan struct{}
 
-	shared *space // our namespace, or nil while it is not known to be there; guarded by turn
+	// The rest is guarded by turn.
+	shared *space             // our namespace, or nil while it is not known to be there
+	known  map[string][]place // the devices of each owner, or nil when they must be looked for
 	closed sync.Once
 }
 
@@ -93,9 +95,11 @@ func (k *Kernel) Set(ctx context.Context, owner string, want State) error {
 	}
 	for _, o := range ops {
 		if err := o.apply(s); err != nil {
+			k.forget()
 			return fmt.Errorf("%s: %w", o, err)
 		}
 	}
+	k.settled(s, owner, want)
 	if want.needs(Shared) {
 		return nil
 	}
@@ -125,6 +129,13 @@ func (k *Kernel) lock(ctx context.Context) error {
 }
 
 func (k *Kernel) unlock() { k.turn <- struct{}{} }
+
+func (k *Kernel) space(ns NS) *space {
+	if ns == Shared {
+		return k.shared
+	}
+	return k.host
+}
 
 // spaces are the namespaces there are.
 func (k *Kernel) spaces() []*space {

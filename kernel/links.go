@@ -32,18 +32,14 @@ func (s *space) devices() ([]device, error) {
 		return nil, err
 	}
 	devices := make([]device, 0, len(msgs))
-	names := make(map[int]string, len(msgs))
 	for _, m := range msgs {
 		d, err := parseDevice(s.ns, m)
 		if err != nil {
 			return nil, err
 		}
 		devices = append(devices, d)
-		names[d.index] = d.Name
 	}
-	for i := range devices {
-		devices[i].Master = names[devices[i].master]
-	}
+	nameMasters(devices)
 	return devices, nil
 }
 
@@ -159,27 +155,31 @@ func (d *device) parseVXLAN(data []syscall.NetlinkRouteAttr) {
 	}
 }
 
+// otherNS is the namespace of the other end of a veth pair, if that is one of the two we know.
+func (d device) otherNS() NS {
+	if !d.abroad {
+		return d.NS
+	}
+	if d.NS == Host {
+		return Shared
+	}
+	return Host
+}
+
 // pairUp fills in the other ends of veth pairs that are in sight and have a name of ours. Indexes are unique within one
 // namespace only: the name keeps a pair of somebody else's, whose indexes happen to be the same, from being taken for ours.
 func pairUp(devices []device) {
-	type place struct {
-		ns    NS
-		index int
-	}
 	byIndex := make(map[place]*device, len(devices))
 	for i := range devices {
-		byIndex[place{devices[i].NS, devices[i].index}] = &devices[i]
+		byIndex[place{ns: devices[i].NS, index: devices[i].index}] = &devices[i]
 	}
 	for i := range devices {
 		d := &devices[i]
 		if d.Veth == nil || !isOurs(d.Name) {
 			continue
 		}
-		ns := d.NS
-		if d.abroad {
-			ns = map[NS]NS{Host: Shared, Shared: Host}[d.NS]
-		}
-		o := byIndex[place{ns, d.other}]
+		ns := d.otherNS()
+		o := byIndex[place{ns: ns, index: d.other}]
 		if o != nil && o.Veth != nil && o.other == d.index && o.abroad == d.abroad && isOurs(o.Name) {
 			d.Veth = &Veth{Peer: o.Name, PeerNS: ns}
 		}

@@ -124,19 +124,6 @@ func (o adoptLink) apply(s *scope) error {
 	return err
 }
 
-// find asks for one link by name.
-func (s *space) find(name string) (device, error) {
-	msgs, err := s.request(unix.RTM_GETLINK, 0, nl.NewIfInfomsg(unix.AF_UNSPEC),
-		attr(unix.IFLA_IFNAME, nl.ZeroTerminated(name))).Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
-	if err != nil {
-		return device{}, err
-	}
-	if len(msgs) == 0 {
-		return device{}, unix.ENODEV
-	}
-	return parseDevice(s.ns, msgs[0])
-}
-
 func (s *space) setLink(index int, attrs ...nl.NetlinkRequestData) error {
 	head := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	head.Index = int32(index)

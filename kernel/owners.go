@@ -24,6 +24,7 @@ func (k *Kernel) Owners(ctx context.Context) ([]Owned, error) {
 	if err != nil {
 		return nil, fmt.Errorf("owners: %w", err)
 	}
+	k.remember(devices)
 	found := make(map[string]Owned)
 	for _, d := range devices {
 		owner, marked := strings.CutPrefix(d.alias, aliasPrefix)

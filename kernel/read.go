@@ -9,7 +9,7 @@ import (
 func (k *Kernel) read(owner string, want State) (*scope, snapshot, error) {
 	s := &scope{k: k, owner: owner, index: make(map[ref]int), rules: make(map[NS]int)}
 	var have snapshot
-	devices, err := k.devices()
+	devices, err := k.relevant(owner, want)
 	if err != nil {
 		return nil, have, err
 	}

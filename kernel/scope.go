@@ -12,16 +12,11 @@ import (
 type scope struct {
 	k     *Kernel
 	owner string
-	index map[ref]int // of every link there is, so that none is looked up twice
+	index map[ref]int // of the links that matter, so that none is looked up for each entry
 	rules map[NS]int  // how many rules, of all owners, our table has
 }
 
-func (s *scope) space(ns NS) *space {
-	if ns == Shared {
-		return s.k.shared
-	}
-	return s.k.host
-}
+func (s *scope) space(ns NS) *space { return s.k.space(ns) }
 
 func (s *scope) indexOf(r ref) (int, error) {
 	if index, ok := s.index[r]; ok {

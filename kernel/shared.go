@@ -39,6 +39,7 @@ func (k *Kernel) prepareShared(needed bool) error {
 	if k.shared != nil && (!fd.IsOpen() || !fd.Equal(k.shared.fd)) { // unmounted or replaced by others
 		k.shared.close()
 		k.shared = nil
+		k.forget()
 	}
 	switch {
 	case k.shared != nil:
@@ -47,6 +48,7 @@ func (k *Kernel) prepareShared(needed bool) error {
 		if k.shared, err = openSpace(Shared, fd); err != nil {
 			return err
 		}
+		k.forget()
 		k.log.WithField("namespace", k.pin()).Info("adopted the namespace of bridges and VXLAN devices")
 	case needed:
 		if fd, err = k.makeShared(); err != nil {
@@ -171,13 +173,8 @@ func (k *Kernel) secure() error {
 
 // dropShared removes our namespace when nothing of ours is left in it.
 func (k *Kernel) dropShared(s *scope) error {
-	if k.shared == nil {
+	if k.shared == nil || k.othersShare() {
 		return nil
-	}
-	for r := range s.index { // cheap, and enough where there are other networks
-		if r.ns == Shared && (strings.HasPrefix(r.name, KindBridge) || strings.HasPrefix(r.name, KindVXLAN)) {
-			return nil
-		}
 	}
 	devices, err := k.shared.devices()
 	if err != nil {
