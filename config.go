@@ -29,6 +29,9 @@ type Config struct {
 	LogLevel   logrus.Level
 }
 
+// maxNode is that of package cluster, in bytes: what fits a DNS label (RFC 1035 section 2.3.4).
+const maxNode = 63
+
 // setting is one row of the table. config.json, README.md and docs/options.md are checked against it.
 type setting struct {
 	name  string
@@ -69,13 +72,16 @@ var settings = []setting{
 	},
 	{
 		name: "NODE",
-		unit: "letters, digits, '.', '-' and '_', at most 253",
-		doc:  "The name of this node. Empty: the name of the host.",
+		unit: "letters, digits, '.', '-' and '_', at most 63",
+		doc:  "The name of this node, unlike any other's. Empty: the name of the host.",
 		parse: func(c *Config, v string) (err error) {
 			if v == "" {
 				if v, err = os.Hostname(); err != nil {
 					return err
 				}
+			}
+			if len(v) > maxNode {
+				return fmt.Errorf("%q is longer than %d bytes", v, maxNode)
 			}
 			c.Node = v
 			return checkName(v)

@@ -111,6 +111,7 @@ func TestBadSettings(t *testing.T) {
 		{[]string{"ADVERTISE=ff02::1"}, "not an address other hosts can reach"},
 		{[]string{"ADVERTISE=an-interface-name-that-is-too-long"}, "nor the name of an interface"},
 		{[]string{"ADVERTISE=192.0.2.0/24"}, "nor the name of an interface"},
+		{[]string{"NODE=" + strings.Repeat("a", 64)}, "longer than 63 bytes"},
 		{[]string{"NODE=süd"}, "is not allowed in it"},
 		{[]string{"NODE=a " + "b"}, "is not allowed in it"},
 		{[]string{"GOSSIP_PORT=0"}, "not a port"},
