@@ -48,6 +48,15 @@ func (lt labTest) plugin(t *testing.T) {
 			t.Errorf("the plugin's environment lacks %q: %q", want, environ)
 		}
 	}
+	lt.docker(t, lt.b, "plugin", "disable", name)
+	if pid, err := lt.b.PluginPID(lt.ctx, name); err == nil {
+		t.Errorf("a disabled plugin is process %d", pid)
+	}
+	lt.docker(t, lt.b, "plugin", "enable", name)
+	if first, err = lt.b.PluginPID(lt.ctx, name); err != nil {
+		t.Fatal(err)
+	}
+	// The kill comes last: an engine that is told to disable a plugin while it starts it again waits for 10 s and more.
 	if err := lt.b.KillPlugin(lt.ctx, name); err != nil {
 		t.Fatal(err)
 	}
@@ -58,9 +67,4 @@ func (lt labTest) plugin(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	lt.docker(t, lt.b, "plugin", "disable", name)
-	if pid, err := lt.b.PluginPID(lt.ctx, name); err == nil {
-		t.Errorf("a disabled plugin is process %d", pid)
-	}
-	lt.docker(t, lt.b, "plugin", "rm", name)
 }
