@@ -70,7 +70,7 @@ func request(t *testing.T, conn net.Conn, method, body string) {
 }
 
 func TestSlowClients(t *testing.T) {
-	s := start(t, withLimits(func(l *limits) { l.body = 50 * time.Millisecond }))
+	s := start(t, withLimits(func(l *limits) { l.body = 300 * time.Millisecond }))
 	r := &recorder{}
 	s.Ready(r.backend())
 
@@ -79,7 +79,7 @@ func TestSlowClients(t *testing.T) {
 		t.Fatal(err)
 	}
 	answer, err := io.ReadAll(conn)
-	if err != nil || !strings.Contains(string(answer), "400 Bad Request") || !strings.Contains(string(answer), "did not arrive whole within 50ms") {
+	if err != nil || !strings.Contains(string(answer), "400 Bad Request") || !strings.Contains(string(answer), "did not arrive whole within 300ms") {
 		t.Errorf("slow body: %v\n%s", err, answer)
 	}
 	conn = s.dial(t)
@@ -104,7 +104,7 @@ func TestSlowClients(t *testing.T) {
 		if _, err := io.Copy(io.Discard, res.Body); err != nil || res.StatusCode != 200 {
 			t.Fatalf("%s %v", res.Status, err)
 		}
-		if err := conn.SetReadDeadline(time.Now().Add(150 * time.Millisecond)); err != nil { // three times the limit
+		if err := conn.SetReadDeadline(time.Now().Add(600 * time.Millisecond)); err != nil { // twice the limit
 			t.Fatal(err)
 		}
 		if _, err := reader.Peek(1); !errors.Is(err, os.ErrDeadlineExceeded) {

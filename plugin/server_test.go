@@ -186,7 +186,7 @@ func TestAPanicIsAnAnswer(t *testing.T) {
 
 // TestWorkThatHangsDoesNotHangDocker: dockerd has no limit of its own after a restart.
 func TestWorkThatHangsDoesNotHangDocker(t *testing.T) {
-	s := start(t, withLimits(func(l *limits) { l.call, l.grace = 50*time.Millisecond, 50*time.Millisecond }))
+	s := start(t, withLimits(func(l *limits) { l.call, l.grace = 500*time.Millisecond, 50*time.Millisecond }))
 	r, release := &recorder{}, make(chan struct{})
 	t.Cleanup(sync.OnceFunc(func() { close(release) }))
 	told := make(chan error, 1)
