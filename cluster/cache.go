@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"time"
 )
 
 // cacheFile holds what the other nodes have said, in Config.Dir. Without it a restarted plugin would know no remote
@@ -169,4 +172,51 @@ func (t *table) remembered() cache {
 		}
 	}
 	return c
+}
+
+// remember takes over from the cache where nodes were.
+func (c *contacts) remember(nodes []cachedNode) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, n := range nodes {
+		if n.id != c.self && n.id != "" {
+			k := c.get(n.id)
+			k.name, k.heard, k.port = n.name, n.gossip, n.port
+		}
+	}
+}
+
+// remembered is where nodes are, for the cache.
+func (c *contacts) remembered() []cachedNode {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var nodes []cachedNode
+	for _, n := range c.all {
+		if n.heard.IsValid() && !n.fact.Forgotten {
+			nodes = append(nodes, cachedNode{n.id, n.name, n.heard, n.port})
+		}
+	}
+	return slices.Clip(nodes)
+}
+
+// keepCache writes the cache at most once a second.
+func (g *gossip) keepCache(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-g.unsaved:
+		}
+		pause(ctx, time.Second) // shorter when ctx ends meanwhile: the next life begins with what this one knew last
+		for len(g.unsaved) > 0 {
+			<-g.unsaved
+		}
+		g.mu.Lock()
+		c := g.table.remembered()
+		g.mu.Unlock()
+		c.nodes = g.contacts.remembered()
+		if err := saveCache(g.cfg.dir, c); err != nil {
+			g.log.WithError(err).Warn("what the other nodes say is not remembered for the next start")
+		}
+	}
 }

@@ -24,6 +24,7 @@ type contacts struct {
 type contact struct {
 	id, name string
 	heard    netip.AddrPort // where its gossip was last heard
+	fresh    bool           // and that was in this run
 	port     uint16         // of its cluster port
 	cluster  string
 	epoch    uint64 // that it is ready to be asked about; 0: none
@@ -68,7 +69,7 @@ func closedChan() chan struct{} {
 // known takes over what a node says about itself. It tells whether the node has moved.
 func (n *contact) known(m meta, gossip netip.AddrPort) bool {
 	moved := n.heard != gossip || n.port != m.port || n.name != m.name
-	n.name, n.heard, n.port, n.cluster = m.name, gossip, m.port, m.cluster
+	n.name, n.heard, n.fresh, n.port, n.cluster = m.name, gossip, true, m.port, m.cluster
 	if m.epoch != n.epoch {
 		n.epoch, n.unasked = m.epoch, true
 	}
@@ -262,8 +263,7 @@ func (c *contacts) setFacts(cluster string, nodes []registered) (forgotten []str
 	return forgotten, changed
 }
 
-// where a node is: where it is heard while it is alive, else where its host answers, else where the facts say, else where
-// it was heard last.
+// where a node is: where it is heard while it is alive, else where its host answers, else as in places.
 func (n *contact) where() (addr netip.Addr, port uint16) {
 	port = n.port
 	if port == 0 {
@@ -274,10 +274,22 @@ func (n *contact) where() (addr netip.Addr, port uint16) {
 		return n.heard.Addr(), port
 	case n.answers.IsValid():
 		return n.answers, port
-	case n.hasFact && n.fact.Addr.IsValid():
-		return n.fact.Addr, port
 	}
-	return n.heard.Addr(), port
+	if places := n.places(); len(places) > 0 {
+		return places[0], port
+	}
+	return netip.Addr{}, port
+}
+
+// places where a node that is not alive may be, the likeliest first: where it was heard in this run, where the facts say,
+// where it was heard before.
+func (n *contact) places() []netip.Addr {
+	places := []netip.Addr{n.fact.Addr, n.heard.Addr()}
+	if n.fresh {
+		slices.Reverse(places)
+	}
+	places = slices.DeleteFunc(places, func(a netip.Addr) bool { return !a.IsValid() })
+	return slices.Compact(places)
 }
 
 // members are all nodes but this one, and those that were forgotten, sorted by id.

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // epochFile holds the newest epoch of this node, in Config.Dir.
@@ -69,4 +71,45 @@ func saveEpoch(dir string, epoch uint64) error {
 		return fmt.Errorf("epoch: %w", err)
 	}
 	return nil
+}
+
+// beginEpoch begins this life of the node.
+func (g *gossip) beginEpoch(ctx context.Context) {
+	last, err := loadEpoch(g.cfg.dir)
+	if err != nil {
+		g.log.WithError(err).Error("this node does not know what it has said before; the others will tell it")
+	}
+	g.raise(ctx, last)
+}
+
+// raise begins an epoch after the given one, unless this node is there already. Nothing is published in it before it is on
+// disk, which is tried until it succeeds.
+func (g *gossip) raise(ctx context.Context, above uint64) {
+	g.epochMu.Lock()
+	defer g.epochMu.Unlock()
+	g.mu.Lock()
+	own := g.table.epoch
+	g.mu.Unlock()
+	if own > above {
+		return
+	}
+	epoch, err := nextEpoch(own, above)
+	if err != nil {
+		g.cfg.alarms.raise("epoch", "what this node says cannot be ordered any more: "+err.Error())
+		return
+	}
+	for {
+		err := saveEpoch(g.cfg.dir, epoch)
+		if err == nil {
+			break
+		}
+		g.cfg.alarms.raise("epoch disk", "what this node says is not told to the others: "+err.Error())
+		if !pause(ctx, time.Second) {
+			return
+		}
+	}
+	g.mu.Lock()
+	g.tell(g.table.setEpoch(epoch)...)
+	g.mu.Unlock()
+	poke(g.said)
 }

@@ -175,18 +175,6 @@ func (d delegate) NotifyMsg(message []byte) {
 	d.g.receive(hints)
 }
 
-// receive puts hints where doWork finds them.
-func (g *gossip) receive(hints []hint) {
-	g.queueMu.Lock()
-	for _, h := range hints {
-		if v, ok := g.inbox[h.rowKey]; h.newer(v) && (ok || len(g.inbox) < maxSeen) {
-			g.inbox[h.rowKey] = h.version
-		}
-	}
-	g.queueMu.Unlock()
-	poke(g.work)
-}
-
 func (d delegate) GetBroadcasts(overhead, limit int) [][]byte {
 	d.g.queueMu.Lock()
 	defer d.g.queueMu.Unlock()

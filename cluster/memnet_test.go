@@ -17,13 +17,13 @@ import (
 )
 
 // memNet is a network in memory: datagrams may be lost, hosts may be cut off from each other, processes and hosts may die.
-// Streams lose nothing, but what is sent through a cut waits until it is mended, as TCP's would. Nothing takes time.
+// Streams lose nothing, but what is sent through a cut is tried again after ever longer times, as by TCP (RFC 6298).
+// Otherwise nothing takes time.
 type memNet struct {
 	mu      sync.Mutex
 	hosts   map[netip.Addr]*memHost
 	loss    float64
 	side    map[netip.Addr]int // hosts with different numbers cannot reach each other
-	changed chan struct{}      // closed when somebody can be reached again
 	packets int
 	bytes   int
 }
@@ -42,7 +42,7 @@ type memHost struct {
 }
 
 func newMemNet() *memNet {
-	return &memNet{hosts: map[netip.Addr]*memHost{}, side: map[netip.Addr]int{}, changed: make(chan struct{})}
+	return &memNet{hosts: map[netip.Addr]*memHost{}, side: map[netip.Addr]int{}}
 }
 
 func (n *memNet) reaches(a, b netip.Addr) bool {
@@ -50,12 +50,16 @@ func (n *memNet) reaches(a, b netip.Addr) bool {
 	return h != nil && !h.dead && n.side[a] == n.side[b]
 }
 
+func (n *memNet) whole(a, b netip.Addr) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.reaches(a, b) && n.reaches(b, a)
+}
+
 func (n *memNet) set(f func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	f()
-	close(n.changed)
-	n.changed = make(chan struct{})
 }
 
 // memTransport is what memberlist sees of a host.
@@ -143,7 +147,7 @@ func (t *memTransport) Shutdown() error {
 // connect waits for a way to the host, and gives it one end if somebody listens there.
 func (h *memHost) connect(ctx context.Context, to netip.Addr, give func(*memHost, net.Conn) bool) (net.Conn, error) {
 	n := h.net
-	for {
+	for again := time.Second; ; again *= 2 {
 		n.mu.Lock()
 		if n.reaches(h.addr, to) {
 			near, far := n.pipe(h.addr, to)
@@ -156,11 +160,8 @@ func (h *memHost) connect(ctx context.Context, to netip.Addr, give func(*memHost
 			}
 			return near, nil
 		}
-		changed := n.changed
 		n.mu.Unlock()
-		select {
-		case <-changed:
-		case <-ctx.Done():
+		if !pause(ctx, again) {
 			return nil, fmt.Errorf("dial %s: %w", to, ctx.Err())
 		}
 	}
@@ -179,15 +180,8 @@ func (n *memNet) pipe(a, b netip.Addr) (net.Conn, net.Conn) {
 			if err != nil {
 				return
 			}
-			for {
-				n.mu.Lock()
-				ok, changed := n.reaches(a, b) && n.reaches(b, a), n.changed
-				n.mu.Unlock()
-				if ok {
-					break
-				}
-				// Whoever gave up closes its end, which is noticed after the cut is mended, as with TCP.
-				<-changed
+			for again := 200 * time.Millisecond; !n.whole(a, b); again = min(2*again, 2*time.Minute) {
+				pause(context.Background(), again) // whoever gives up meanwhile is noticed afterwards, as with TCP
 			}
 			if _, err := to.Write(buf[:size]); err != nil {
 				return
@@ -264,6 +258,7 @@ func newMemCluster(t *testing.T, size int, tune func(*gossipConfig)) *memCluster
 	}
 	for _, n := range c.nodes {
 		n.start()
+		pause(context.Background(), rand.N(gossipInterval)) // or all would gossip at the same instants
 	}
 	return c
 }
@@ -311,10 +306,12 @@ func (n *memNode) config() gossipConfig {
 			n.mu.Unlock()
 		},
 		transport: n.open,
-		probe: func(_ context.Context, addr netip.AddrPort) bool {
-			n.net.mu.Lock()
-			defer n.net.mu.Unlock()
-			return n.net.reaches(n.addr, addr.Addr())
+		probe: func(ctx context.Context, addr netip.AddrPort) bool {
+			answers := n.net.whole(n.addr, addr.Addr())
+			if !answers {
+				pause(ctx, probeTimeout)
+			}
+			return answers
 		},
 	}
 	if n.cluster.tune != nil {
@@ -333,11 +330,18 @@ func (n *memNode) kill() {
 }
 
 func (c *memCluster) close() {
-	c.net.set(func() { c.net.side = map[netip.Addr]int{} })
+	c.net.set(func() {
+		clear(c.net.side)
+		for _, h := range c.net.hosts {
+			h.dead = false
+		}
+	})
 	for _, n := range c.nodes {
 		n.stop()
 	}
 	c.wg.Wait()
+	// memberlist's goroutines see that it is shut down when their timers run out, and streams that they are closed.
+	pause(context.Background(), 3*time.Minute)
 }
 
 // until waits for a condition in virtual time, and returns how long it took.
