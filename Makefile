@@ -12,7 +12,7 @@ SETTINGS := SECRET JOIN ADVERTISE NODE GOSSIP_PORT RAFT_PORT VXLAN_PORT POOLS LO
 PLUGIN := carrick:latest
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
-# The linter, pinned here and nowhere else. Its checks are in staticcheck.conf.
+# The linter, pinned here and nowhere else, with the checks it has by default.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # How long each fuzz target runs.
 FUZZTIME ?= 10s
