@@ -25,7 +25,7 @@ var ErrNotExist = errors.New("no lab of this name")
 
 // Config says which lab to start. The zero value is a lab named "carrick" with three hosts and the newest engine.
 type Config struct {
-	Name        string   // part of paths and cgroups: lower case letters, digits and dashes, at most 32
+	Name        string   // unique on the machine, part of paths and cgroups: lower case letters, digits and dashes, at most 32
 	Hosts       int      // 1 to 89
 	Engine      string   // family of the engine, as in Engines
 	EngineFlags []string // given to every dockerd, at every start

@@ -86,7 +86,7 @@ func (e engine) rootName() string {
 	return fmt.Sprintf("%s-%x", e.suite, sum[:4])
 }
 
-// Build makes the root file system of an engine's family, unless it is there, and returns its path.
+// buildRoot makes the root file system of an engine's family, unless it is there, and returns its path.
 func buildRoot(ctx context.Context, dir, family string, logf func(string, ...any)) (string, error) {
 	e, err := findEngine(family)
 	if err != nil {
