@@ -24,16 +24,16 @@ type device struct {
 }
 
 // devices are the links of a namespace in the order of their indexes, without their counters.
-func (s *space) devices() ([]device, error) {
+func (sp *space) devices() ([]device, error) {
 	const skipStats = 1 << 3 // RTEXT_FILTER_SKIP_STATS, Linux 4.4
-	msgs, err := s.list(unix.RTM_GETLINK, unix.RTM_NEWLINK, nl.NewIfInfomsg(unix.AF_UNSPEC),
+	msgs, err := sp.list(unix.RTM_GETLINK, unix.RTM_NEWLINK, nl.NewIfInfomsg(unix.AF_UNSPEC),
 		nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(skipStats)))
 	if err != nil {
 		return nil, err
 	}
 	devices := make([]device, 0, len(msgs))
 	for _, m := range msgs {
-		d, err := parseDevice(s.ns, m)
+		d, err := parseDevice(sp.ns, m)
 		if err != nil {
 			return nil, err
 		}

@@ -124,10 +124,10 @@ func (o adoptLink) apply(s *scope) error {
 	return err
 }
 
-func (s *space) setLink(index int, attrs ...nl.NetlinkRequestData) error {
+func (sp *space) setLink(index int, attrs ...nl.NetlinkRequestData) error {
 	head := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	head.Index = int32(index)
-	return s.do(unix.RTM_SETLINK, 0, append([]nl.NetlinkRequestData{head}, attrs...)...)
+	return sp.do(unix.RTM_SETLINK, 0, append([]nl.NetlinkRequestData{head}, attrs...)...)
 }
 
 func (o delLink) apply(s *scope) error {

@@ -35,56 +35,56 @@ func openSpace(ns NS, fd netns.NsHandle) (*space, error) {
 	return s, nil
 }
 
-func (s *space) open() error {
+func (sp *space) open() error {
 	var err error
-	if s.handle, err = netlink.NewHandleAt(s.fd, unix.NETLINK_ROUTE); err != nil {
+	if sp.handle, err = netlink.NewHandleAt(sp.fd, unix.NETLINK_ROUTE); err != nil {
 		return err
 	}
-	if err := s.handle.SetSocketTimeout(answerTime * time.Second); err != nil {
+	if err := sp.handle.SetSocketTimeout(answerTime * time.Second); err != nil {
 		return err
 	}
-	s.sockets = make(map[int]*nl.SocketHandle)
-	if err := s.openSocket(unix.NETLINK_ROUTE); err != nil {
+	sp.sockets = make(map[int]*nl.SocketHandle)
+	if err := sp.openSocket(unix.NETLINK_ROUTE); err != nil {
 		return err
 	}
 	// Strict dumps are filtered by the kernel (Linux 4.20). Older ones refuse the option, and send more.
-	_ = unix.SetsockoptInt(s.sockets[unix.NETLINK_ROUTE].Socket.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
-	err = s.openSocket(unix.NETLINK_NETFILTER)
+	_ = unix.SetsockoptInt(sp.sockets[unix.NETLINK_ROUTE].Socket.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
+	err = sp.openSocket(unix.NETLINK_NETFILTER)
 	if errors.Is(err, unix.EPROTONOSUPPORT) {
 		return nil // a kernel without nfnetlink: then there are no rules
 	}
 	return err
 }
 
-func (s *space) openSocket(protocol int) error {
-	socket, err := nl.GetNetlinkSocketAt(s.fd, netns.None(), protocol)
+func (sp *space) openSocket(protocol int) error {
+	socket, err := nl.GetNetlinkSocketAt(sp.fd, netns.None(), protocol)
 	if err != nil {
 		return err
 	}
-	s.sockets[protocol] = &nl.SocketHandle{Socket: socket}
+	sp.sockets[protocol] = &nl.SocketHandle{Socket: socket}
 	_ = socket.SetExtAck(true) // errors with a sentence, Linux 4.12
 	limit := unix.Timeval{Sec: answerTime}
 	return errors.Join(socket.SetSendTimeout(&limit), socket.SetReceiveTimeout(&limit))
 }
 
-func (s *space) close() {
-	if s == nil {
+func (sp *space) close() {
+	if sp == nil {
 		return
 	}
-	if s.handle != nil {
-		s.handle.Close()
+	if sp.handle != nil {
+		sp.handle.Close()
 	}
-	for _, socket := range s.sockets {
+	for _, socket := range sp.sockets {
 		socket.Close()
 	}
-	if s.fd.IsOpen() {
-		_ = s.fd.Close()
+	if sp.fd.IsOpen() {
+		_ = sp.fd.Close()
 	}
 }
 
-func (s *space) request(kind, flags int, data ...nl.NetlinkRequestData) *nl.NetlinkRequest {
+func (sp *space) request(kind, flags int, data ...nl.NetlinkRequestData) *nl.NetlinkRequest {
 	r := nl.NewNetlinkRequest(kind, flags)
-	r.Sockets = s.sockets
+	r.Sockets = sp.sockets
 	for _, d := range data {
 		r.AddData(d)
 	}
@@ -92,8 +92,8 @@ func (s *space) request(kind, flags int, data ...nl.NetlinkRequestData) *nl.Netl
 }
 
 // do sends a request that changes something.
-func (s *space) do(kind, flags int, data ...nl.NetlinkRequestData) error {
-	_, err := s.request(kind, flags|unix.NLM_F_ACK, data...).Execute(unix.NETLINK_ROUTE, 0)
+func (sp *space) do(kind, flags int, data ...nl.NetlinkRequestData) error {
+	_, err := sp.request(kind, flags|unix.NLM_F_ACK, data...).Execute(unix.NETLINK_ROUTE, 0)
 	return err
 }
 
@@ -112,9 +112,9 @@ func dump[T any](read func() (T, error)) (T, error) {
 }
 
 // list is a dump by a request of our own.
-func (s *space) list(kind int, answer uint16, data ...nl.NetlinkRequestData) ([][]byte, error) {
+func (sp *space) list(kind int, answer uint16, data ...nl.NetlinkRequestData) ([][]byte, error) {
 	return dump(func() ([][]byte, error) {
-		return s.request(kind, unix.NLM_F_DUMP, data...).Execute(unix.NETLINK_ROUTE, answer)
+		return sp.request(kind, unix.NLM_F_DUMP, data...).Execute(unix.NETLINK_ROUTE, answer)
 	})
 }
 
