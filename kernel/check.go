@@ -45,29 +45,32 @@ func (s State) Check() error {
 		}
 		own[ref{l.NS, l.Name}] = true
 	}
-	on := func(what fmt.Stringer, ns NS, dev string) error {
-		if !own[ref{ns, dev}] {
-			return fmt.Errorf("%s: %s is not a link of the same state", what, ref{ns, dev})
+	on := func(what string, valid bool, dev ref) error {
+		if !valid {
+			return fmt.Errorf("%s: is none", what)
+		}
+		if !own[dev] {
+			return fmt.Errorf("%s: %s is not a link of the same state", what, dev)
 		}
 		return nil
 	}
 	for _, a := range s.Addrs {
-		if err := on(a.Prefix, a.NS, a.Dev); err != nil {
+		if err := on("address "+a.Prefix.String(), a.Prefix.IsValid(), ref{a.NS, a.Dev}); err != nil {
 			return err
 		}
 	}
 	for _, r := range s.Routes {
-		if err := on(r.Dst, r.NS, r.Dev); err != nil {
+		if err := on("route to "+r.Dst.String(), r.Dst.IsValid(), ref{r.NS, r.Dev}); err != nil {
 			return err
 		}
 	}
 	for _, n := range s.Neighs {
-		if err := on(n.IP, n.NS, n.Dev); err != nil {
+		if err := on("neighbour "+n.IP.String(), n.IP.IsValid(), ref{n.NS, n.Dev}); err != nil {
 			return err
 		}
 	}
 	for _, f := range s.FDB {
-		if err := on(f.MAC, f.NS, f.Dev); err != nil {
+		if err := on("fdb entry of "+f.MAC.String()+" towards "+f.Dst.String(), f.Dst.IsValid(), ref{f.NS, f.Dev}); err != nil {
 			return err
 		}
 		if f.MAC == (MAC{}) && f.Bridge {
@@ -87,6 +90,9 @@ func (l Link) check() error {
 	if l.NS != Host && l.NS != Shared {
 		return fmt.Errorf("namespace %q: only %q and %q are known", l.NS, Host, Shared)
 	}
+	if err := checkMTU(l.MTU); err != nil {
+		return err
+	}
 	kinds := 0
 	for _, set := range []bool{l.Bridge != nil, l.Veth != nil, l.VXLAN != nil} {
 		if set {
@@ -95,6 +101,11 @@ func (l Link) check() error {
 	}
 	if kinds != 1 {
 		return fmt.Errorf("must be exactly one of bridge, veth and vxlan")
+	}
+	if l.Veth != nil {
+		if err := checkMTU(l.Veth.PeerMTU); err != nil {
+			return fmt.Errorf("peer %s: %w", l.Veth.Peer, err)
+		}
 	}
 	if v := l.Veth; v != nil && (!isOurs(v.Peer) || (v.PeerNS != Host && v.PeerNS != Shared)) {
 		return fmt.Errorf("peer %s: must be named by Name and be in a known namespace", ref{v.PeerNS, v.Peer})
@@ -106,6 +117,15 @@ func (l Link) check() error {
 		if !x.Local.IsValid() || x.Local.Is4In6() || x.Port == 0 {
 			return fmt.Errorf("vxlan: local address %s and UDP port %d must be given", x.Local, x.Port)
 		}
+	}
+	return nil
+}
+
+// checkMTU leaves the exact bounds to the kernel, which knows them for each kind of device, and keeps out what does not
+// fit its 32 bits.
+func checkMTU(mtu int) error {
+	if mtu < 0 || mtu > 65535 {
+		return fmt.Errorf("mtu %d: must be 0 (the kernel's choice) to 65535 bytes", mtu)
 	}
 	return nil
 }

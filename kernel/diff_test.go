@@ -94,34 +94,34 @@ func TestStateString(t *testing.T) {
 	}
 }
 
-func TestDiff(t *testing.T) {
-	for _, c := range []struct {
-		name string
-		have func(*snapshot) // changes what is there from base
-		want func(*State)
-		ops  string
-	}{
-		{name: "nothing to do"},
-		{name: "everything goes with the links", want: func(s *State) { *s = State{} }, ops: `
+// changes from base, on either side, and what is to be done about them.
+var diffTests = []struct {
+	name string
+	have func(*snapshot) // changes what is there from base
+	want func(*State)
+	ops  string
+}{
+	{name: "nothing to do"},
+	{name: "everything goes with the links", want: func(s *State) { *s = State{} }, ops: `
 			ip -n shared link del ckb000000000001
 			ip -n shared link del ckx000000000001
 			ip -n shared link del ckh000000000001
 			nft delete rule inet carrick prerouting handle 1
 			nft delete rule inet carrick prerouting handle 1
 			nft delete rule inet carrick forward handle 2`},
-		{name: "a moved MAC is one replace", want: func(s *State) { s.FDB[0].Dst = netip.MustParseAddr("198.51.100.3") }, ops: `
+	{name: "a moved MAC is one replace", want: func(s *State) { s.FDB[0].Dst = netip.MustParseAddr("198.51.100.3") }, ops: `
 			bridge -n shared fdb replace 02:00:00:00:00:02 dev ckx000000000001 dst 198.51.100.3 self permanent`},
-		{name: "a flood list loses one and gets one", want: func(s *State) { s.FDB[1].Dst = netip.MustParseAddr("198.51.100.3") }, ops: `
+	{name: "a flood list loses one and gets one", want: func(s *State) { s.FDB[1].Dst = netip.MustParseAddr("198.51.100.3") }, ops: `
 			bridge -n shared fdb del 00:00:00:00:00:00 dev ckx000000000001 dst 198.51.100.2 self
 			bridge -n shared fdb append 00:00:00:00:00:00 dev ckx000000000001 dst 198.51.100.3 self permanent`},
-		{name: "half an entry is completed", have: func(h *snapshot) { h.FDB[0].Dst = netip.Addr{} }, ops: `
+	{name: "half an entry is completed", have: func(h *snapshot) { h.FDB[0].Dst = netip.Addr{} }, ops: `
 			bridge -n shared fdb replace 02:00:00:00:00:02 dev ckx000000000001 dst 198.51.100.2 self permanent`},
-		{name: "the other half too", have: func(h *snapshot) { h.FDB[0].Bridge = false }, ops: `
+	{name: "the other half too", have: func(h *snapshot) { h.FDB[0].Bridge = false }, ops: `
 			bridge -n shared fdb replace 02:00:00:00:00:02 dev ckx000000000001 master static`},
-		{name: "half an entry is removed", have: func(h *snapshot) { h.FDB[0].Dst = netip.Addr{} },
-			want: func(s *State) { s.FDB = s.FDB[1:] }, ops: `
+	{name: "half an entry is removed", have: func(h *snapshot) { h.FDB[0].Dst = netip.Addr{} },
+		want: func(s *State) { s.FDB = s.FDB[1:] }, ops: `
 			bridge -n shared fdb del 02:00:00:00:00:02 dev ckx000000000001 master`},
-		{name: "another VNI is another device", want: func(s *State) { s.Links[1].VXLAN.VNI, s.FDB = 8, s.FDB[:1] }, ops: `
+	{name: "another VNI is another device", want: func(s *State) { s.Links[1].VXLAN.VNI, s.FDB = 8, s.FDB[:1] }, ops: `
 			ip -n shared link del ckx000000000001
 			ip link add ckx000000000001 netns shared mtu 1450 type vxlan id 8 local 198.51.100.1 dstport 4789 nolearning
 			ip -n shared link set ckx000000000001 master ckb000000000001
@@ -129,10 +129,10 @@ func TestDiff(t *testing.T) {
 			ip -n shared link set ckx000000000001 up
 			bridge -n shared fdb replace 02:00:00:00:00:02 dev ckx000000000001 dst 198.51.100.2 self permanent
 			bridge -n shared fdb replace 02:00:00:00:00:02 dev ckx000000000001 master static`},
-		{name: "a new bridge gets its ports back", have: func(h *snapshot) { h.Links[0] = Link{Name: testBridge, NS: Shared, Veth: &Veth{}} },
-			want: func(s *State) {
-				s.Addrs, s.Routes, s.Sysctls, s.FDB = nil, nil, nil, s.FDB[:1]
-			}, ops: `
+	{name: "a new bridge gets its ports back", have: func(h *snapshot) { h.Links[0] = Link{Name: testBridge, NS: Shared, Veth: &Veth{}} },
+		want: func(s *State) {
+			s.Addrs, s.Routes, s.Sysctls, s.FDB = nil, nil, nil, s.FDB[:1]
+		}, ops: `
 			ip -n shared link del ckb000000000001
 			ip -n shared link add ckb000000000001 address 02:00:00:00:00:01 mtu 1450 type bridge mcast_snooping 1
 			ip -n shared link set ckb000000000001 up
@@ -143,45 +143,48 @@ func TestDiff(t *testing.T) {
 			bridge -n shared fdb del 00:00:00:00:00:00 dev ckx000000000001 dst 198.51.100.2 self
 			bridge -n shared fdb replace 02:00:00:00:00:02 dev ckx000000000001 master static
 			ip -n shared neigh replace 10.9.0.2 lladdr 02:00:00:00:00:02 dev ckb000000000001 nud permanent`},
-		{name: "a container end that was handed over stays as it is", have: func(h *snapshot) { h.Links[2].Veth = &Veth{} }},
-		{name: "its address and MTU are not corrected", want: func(s *State) { s.Links[2].Veth.PeerMTU, s.Links[2].Veth.PeerMAC = 1, MAC{} }},
-		{name: "one that has the wrong name is made anew", have: func(h *snapshot) { h.Links[2].Veth = &Veth{Peer: "ckc000000000002"} }, ops: `
+	{name: "a container end that was handed over stays as it is", have: func(h *snapshot) { h.Links[2].Veth = &Veth{} }},
+	{name: "its address and MTU are not corrected", want: func(s *State) { s.Links[2].Veth.PeerMTU, s.Links[2].Veth.PeerMAC = 1, MAC{} }},
+	{name: "one that has the wrong name is made anew", have: func(h *snapshot) { h.Links[2].Veth = &Veth{Peer: "ckc000000000002"} }, ops: `
 			ip -n shared link del ckh000000000001
 			ip -n shared link add ckh000000000001 mtu 1450 type veth peer name ckc000000000001 address 02:00:00:00:00:09 mtu 1450 netns host
 			ip -n shared link set ckh000000000001 master ckb000000000001
 			bridge -n shared link set dev ckh000000000001 isolated on
 			ip -n shared link set ckh000000000001 up`},
-		{name: "in the other namespace it is another device", have: func(h *snapshot) { h.Links[1].NS = Host },
-			want: func(s *State) { s.FDB = nil }, ops: `
+	{name: "in the other namespace it is another device", have: func(h *snapshot) { h.Links[1].NS = Host },
+		want: func(s *State) { s.FDB = nil }, ops: `
 			ip link del ckx000000000001
 			ip link add ckx000000000001 netns shared mtu 1450 type vxlan id 7 local 198.51.100.1 dstport 4789 nolearning
 			ip -n shared link set ckx000000000001 master ckb000000000001
 			bridge -n shared link set dev ckx000000000001 learning off neigh_suppress on
 			ip -n shared link set ckx000000000001 up`},
-		{name: "what a crash left is adopted", have: func(h *snapshot) { h.unmarked[ref{Shared, testBridge}] = true }, ops: `
+	{name: "what a crash left is adopted", have: func(h *snapshot) { h.unmarked[ref{Shared, testBridge}] = true }, ops: `
 			ip -n shared link set ckb000000000001 addrgenmode none alias carrick`},
-		{name: "what the kernel chose is not changed", have: func(h *snapshot) { h.Links[0].MAC = MAC{2, 7} },
-			want: func(s *State) { s.Links[0].MAC, s.Links[0].MTU = MAC{}, 0 }},
-		{name: "an address takes routes along", want: func(s *State) { s.Addrs[0].Prefix = netip.MustParsePrefix("10.9.0.2/24") }, ops: `
+	{name: "what the kernel chose is not changed", have: func(h *snapshot) { h.Links[0].MAC = MAC{2, 7} },
+		want: func(s *State) { s.Links[0].MAC, s.Links[0].MTU = MAC{}, 0 }},
+	{name: "an address takes routes along", want: func(s *State) { s.Addrs[0].Prefix = netip.MustParsePrefix("10.9.0.2/24") }, ops: `
 			ip -n shared addr del 10.9.0.1/24 dev ckb000000000001
 			ip -n shared addr replace 10.9.0.2/24 dev ckb000000000001
 			ip -n shared route replace 10.8.0.0/24 via 10.9.0.9 dev ckb000000000001`},
-		{name: "rules in another order of addresses are the same", want: func(s *State) {
-			a := s.Rules[0].NotFrom
-			a[0], a[1] = a[1], a[0]
-			s.Rules[0].NotFrom = append(a, a[0])
-			s.Rules[0], s.Rules[1] = s.Rules[1], s.Rules[0] // of another chain
-		}},
-		{name: "while links go both rules hold", want: func(s *State) {
-			s.Links, s.FDB = append(s.Links[:1:1], s.Links[2]), nil
-			s.Rules = s.Rules[1:]
-		}, ops: `
+	{name: "rules in another order of addresses are the same", want: func(s *State) {
+		a := s.Rules[0].NotFrom
+		a[0], a[1] = a[1], a[0]
+		s.Rules[0].NotFrom = append(a, a[0])
+		s.Rules[0], s.Rules[1] = s.Rules[1], s.Rules[0] // of another chain
+	}},
+	{name: "while links go both rules hold", want: func(s *State) {
+		s.Links, s.FDB = append(s.Links[:1:1], s.Links[2]), nil
+		s.Rules = s.Rules[1:]
+	}, ops: `
 			nft add rule inet carrick forward ip daddr { 198.51.100.2 } udp dport 4789 drop
 			ip -n shared link del ckx000000000001
 			nft delete rule inet carrick prerouting handle 1
 			nft delete rule inet carrick prerouting handle 1
 			nft delete rule inet carrick forward handle 2`},
-	} {
+}
+
+func TestDiff(t *testing.T) {
+	for _, c := range diffTests {
 		t.Run(c.name, func(t *testing.T) {
 			have, want := held(base()), base()
 			if c.have != nil {

@@ -34,3 +34,9 @@ func (k *Kernel) SetPart(owner string, want State, n int) error {
 	}
 	return nil
 }
+
+// Busy keeps every Set waiting until release is called.
+func (k *Kernel) Busy() (release func()) {
+	<-k.turn
+	return k.unlock
+}

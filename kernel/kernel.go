@@ -93,7 +93,11 @@ func (k *Kernel) Set(ctx context.Context, owner string, want State) error {
 	if err != nil {
 		return err
 	}
+	debug := k.log.IsLevelEnabled(logrus.DebugLevel)
 	for _, o := range ops {
+		if debug {
+			k.log.WithField("owner", owner).Debug(o)
+		}
 		if err := o.apply(s); err != nil {
 			k.forget()
 			return fmt.Errorf("%s: %w", o, err)

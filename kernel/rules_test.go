@@ -54,6 +54,26 @@ func received(t *testing.T, ns *kerneltest.NetNS, dev string) uint64 {
 	return n
 }
 
+// Two networks of which one is guarded.
+const guarded, other = 1 << 20, 7
+
+var vx2 = kernel.Name(kernel.KindVXLAN, id2)
+
+// countGuarded sends n frames of both networks, and says how many of the guarded one came in when all n of the other did,
+// which were sent after them on the same ways.
+func countGuarded(t *testing.T, shared *kerneltest.NetNS, send func(vni uint32), n uint64) uint64 {
+	t.Helper()
+	first, firstOther := received(t, shared, vx), received(t, shared, vx2)
+	send(guarded)
+	send(other)
+	for end := time.Now().Add(patience); received(t, shared, vx2) < firstOther+n; {
+		if time.Now().After(end) {
+			t.Fatal("frames of the other network are lost")
+		}
+	}
+	return received(t, shared, vx) - first
+}
+
 // Frames of a network are taken from the hosts that are in it, and from nobody else; other networks on the same port do not
 // notice. Without the rule the same frames come in.
 func TestRulesGuardTheNetwork(t *testing.T) {
@@ -62,11 +82,9 @@ func TestRulesGuardTheNetwork(t *testing.T) {
 	member, stranger := kerneltest.NewNetNS(t), kerneltest.NewNetNS(t)
 	kerneltest.Join(t, h.NetNS, member, "u0", []string{"198.51.100.1/24", "2001:db8:1::1/64"}, []string{"198.51.100.2/24", "2001:db8:1::2/64"})
 	kerneltest.Join(t, h.NetNS, stranger, "u1", []string{"203.0.113.1/24", "2001:db8:2::1/64"}, []string{"203.0.113.66/24", "2001:db8:2::66/64"})
-	const guarded, other = 1 << 20, 7
 	dev := func(name string, vni uint32, local string) kernel.Link {
 		return kernel.Link{Name: name, NS: kernel.Shared, Up: true, VXLAN: &kernel.VXLAN{VNI: vni, Local: addr(local), Port: 4789}}
 	}
-	vx2 := kernel.Name(kernel.KindVXLAN, id2)
 	for _, f := range []struct{ local, at, member, stranger string }{
 		{"198.51.100.1", "203.0.113.1", "198.51.100.2", "4"},
 		{"2001:db8:1::1", "2001:db8:2::1", "2001:db8:1::2", "6"},
@@ -74,19 +92,11 @@ func TestRulesGuardTheNetwork(t *testing.T) {
 		state := kernel.State{Links: []kernel.Link{dev(vx, guarded, f.local), dev(vx2, other, f.local)}}
 		h.set(t, "network", state)
 		shared := h.shared(t)
-		// count sends of both networks from both, and waits until those of the other network are in: they came after.
-		count := func() (guardedFrames uint64) {
-			first, firstOther := received(t, shared, vx), received(t, shared, vx2)
-			send(t, stranger, f.at, vxlanFrame(guarded))
-			send(t, stranger, f.at, vxlanFrame(other))
-			send(t, member, f.local, vxlanFrame(guarded))
-			send(t, member, f.local, vxlanFrame(other))
-			for end := time.Now().Add(patience); received(t, shared, vx2) < firstOther+2; {
-				if time.Now().After(end) {
-					t.Fatalf("frames of the other network are lost")
-				}
-			}
-			return received(t, shared, vx) - first
+		count := func() uint64 {
+			return countGuarded(t, shared, func(vni uint32) {
+				send(t, stranger, f.at, vxlanFrame(vni))
+				send(t, member, f.local, vxlanFrame(vni))
+			}, 2)
 		}
 		if n := count(); n != 2 {
 			t.Errorf("IPv%s without a rule: %d frames of 2 came in", f.stranger, n)

@@ -1,6 +1,7 @@
 package kernel_test
 
 import (
+	"context"
 	"errors"
 	"net/netip"
 	"strings"
@@ -52,65 +53,66 @@ func wantLines(t *testing.T, got string, parts ...string) {
 	}
 }
 
-// Each change is made, is stable, and can be taken back. The commands are those that the change needs and no more.
+// changes are made to network(t), one at a time. The commands are those that the change needs and no more.
+var changes = []struct {
+	name string
+	do   func(*kernel.State)
+	want string // what the commands begin with
+}{
+	{"bridge mtu", func(s *kernel.State) { s.Links[0].MTU = 1400 }, "ip -n shared link set BR mtu 1400"},
+	{"bridge mac", func(s *kernel.State) { s.Links[0].MAC[5] = 9 },
+		"ip -n shared link set BR address 02:00:00:00:00:09\n" +
+			"ip -n shared neigh replace 10.9.0.2 lladdr 02:00:00:00:01:01 dev BR nud permanent\n" +
+			"ip -n shared neigh replace fd09::2 lladdr 02:00:00:00:01:01 dev BR nud permanent"},
+	{"snooping", func(s *kernel.State) { s.Links[0].Bridge.MulticastSnooping = true }, "ip -n shared link set BR type bridge mcast_snooping 1"},
+	{"port flags", func(s *kernel.State) {
+		s.Links[1].NoLearning, s.Links[1].NeighSuppress, s.Links[1].Isolated = false, false, false
+	}, "bridge -n shared link set dev VX learning on neigh_suppress off isolated off"},
+	{"vxlan mac", func(s *kernel.State) { s.Links[1].MAC[5] = 9 }, "ip -n shared link set VX address 02:00:00:00:00:09"},
+	{"bridge down", func(s *kernel.State) { s.Links[0].Up, s.Neighs = false, nil }, "ip -n shared link set BR down"},
+	{"vxlan down", func(s *kernel.State) { s.Links[1].Up = false }, "ip -n shared link set VX down"},
+	{"no ipv6 by mtu", func(s *kernel.State) {
+		s.Links[0].MTU, s.Neighs, s.Sysctls = 1200, s.Neighs[:1], nil
+	}, "ip -n shared link set BR mtu 1200"},
+	{"no master", func(s *kernel.State) {
+		s.Links[1].Master, s.FDB[0].Bridge, s.FDB[1].Bridge = "", false, false
+	}, "ip -n shared link set VX nomaster"},
+	{"moved container", func(s *kernel.State) { s.FDB[0].Dst = addr("198.51.100.3") },
+		"bridge -n shared fdb replace 02:00:00:00:01:01 dev VX dst 198.51.100.3 self permanent"},
+	{"host gone", func(s *kernel.State) { s.FDB = append(s.FDB[:1:1], s.FDB[2]) },
+		"bridge -n shared fdb del 00:00:00:00:00:00 dev VX dst 198.51.100.3 self\n" +
+			"bridge -n shared fdb del 02:00:00:00:01:02 dev VX dst 198.51.100.3 self\n" +
+			"bridge -n shared fdb del 02:00:00:00:01:02 dev VX master"},
+	{"new mac of an address", func(s *kernel.State) { s.Neighs[1].MAC[5] = 7 },
+		"ip -n shared neigh replace fd09::2 lladdr 02:00:00:00:01:07 dev BR nud permanent"},
+	{"neighbour gone", func(s *kernel.State) { s.Neighs = s.Neighs[:1] }, "ip -n shared neigh del fd09::2 dev BR"},
+	{"vni", func(s *kernel.State) { s.Links[1].VXLAN.VNI++ }, "ip -n shared link del VX\nip link add VX netns shared"},
+	{"local", func(s *kernel.State) { s.Links[1].VXLAN.Local = addr("198.51.100.9") }, "ip -n shared link del VX\nip link add VX"},
+	{"port", func(s *kernel.State) { s.Links[1].VXLAN.Port = 4790 }, "ip -n shared link del VX\nip link add VX netns shared"},
+	{"underlay", func(s *kernel.State) {
+		s.Links[1].VXLAN.Local = addr("2001:db8::1")
+		for i := range s.FDB {
+			s.FDB[i].Dst = addr("2001:db8::2")
+		}
+		s.FDB = s.FDB[:3]
+	}, "ip -n shared link del VX\nip link add VX netns shared"},
+	{"rules", func(s *kernel.State) { s.Rules[0].NotFrom = s.Rules[0].NotFrom[:1] }, "nft delete rule inet carrick prerouting handle"},
+	{"no rules", func(s *kernel.State) { s.Rules = nil }, "nft delete rule inet carrick prerouting handle"},
+	{"sysctl", func(s *kernel.State) { s.Sysctls[0].Value = "2" },
+		"ip netns exec shared sysctl -w net/ipv6/conf/BR/accept_ra=2"},
+	{"no vxlan", func(s *kernel.State) { s.Links, s.FDB = s.Links[:1], nil }, "ip -n shared link del VX"},
+	{"host's bridge", func(s *kernel.State) {
+		s.Links = append(s.Links, kernel.Link{Name: br2, MTU: 1500, Up: true, Bridge: &kernel.Bridge{MulticastSnooping: true}})
+		s.Addrs = []kernel.Addr{{Dev: br2, Prefix: netip.MustParsePrefix("10.1.0.1/24")},
+			{Dev: br2, Prefix: netip.MustParsePrefix("fd01::1/64")}}
+		s.Routes = []kernel.Route{{Dev: br2, Dst: netip.MustParsePrefix("10.2.0.0/24"), Via: addr("10.1.0.2")},
+			{Dev: br2, Dst: netip.MustParsePrefix("10.3.0.0/24")},
+			{Dev: br2, Dst: netip.MustParsePrefix("fd02::/64"), Via: addr("fd01::2")}}
+	}, "ip link add BR2 mtu 1500 type bridge mcast_snooping 1"},
+}
+
+// Each change is made, is stable, and can be taken back.
 func TestSetChangesInPlace(t *testing.T) {
-	type change struct {
-		name string
-		do   func(*kernel.State)
-		want string
-	}
-	changes := []change{
-		{"bridge mtu", func(s *kernel.State) { s.Links[0].MTU = 1400 }, "ip -n shared link set BR mtu 1400"},
-		{"bridge mac", func(s *kernel.State) { s.Links[0].MAC[5] = 9 },
-			"ip -n shared link set BR address 02:00:00:00:00:09\n" +
-				"ip -n shared neigh replace 10.9.0.2 lladdr 02:00:00:00:01:01 dev BR nud permanent\n" +
-				"ip -n shared neigh replace fd09::2 lladdr 02:00:00:00:01:01 dev BR nud permanent"},
-		{"snooping", func(s *kernel.State) { s.Links[0].Bridge.MulticastSnooping = true }, "ip -n shared link set BR type bridge mcast_snooping 1"},
-		{"port flags", func(s *kernel.State) {
-			s.Links[1].NoLearning, s.Links[1].NeighSuppress, s.Links[1].Isolated = false, false, false
-		}, "bridge -n shared link set dev VX learning on neigh_suppress off isolated off"},
-		{"vxlan mac", func(s *kernel.State) { s.Links[1].MAC[5] = 9 }, "ip -n shared link set VX address 02:00:00:00:00:09"},
-		{"bridge down", func(s *kernel.State) { s.Links[0].Up, s.Neighs = false, nil }, "ip -n shared link set BR down"},
-		{"vxlan down", func(s *kernel.State) { s.Links[1].Up = false }, "ip -n shared link set VX down"},
-		{"no ipv6 by mtu", func(s *kernel.State) {
-			s.Links[0].MTU, s.Neighs, s.Sysctls = 1200, s.Neighs[:1], nil
-		}, "ip -n shared link set BR mtu 1200"},
-		{"no master", func(s *kernel.State) {
-			s.Links[1].Master, s.FDB[0].Bridge, s.FDB[1].Bridge = "", false, false
-		}, "ip -n shared link set VX nomaster"},
-		{"moved container", func(s *kernel.State) { s.FDB[0].Dst = addr("198.51.100.3") },
-			"bridge -n shared fdb replace 02:00:00:00:01:01 dev VX dst 198.51.100.3 self permanent"},
-		{"host gone", func(s *kernel.State) { s.FDB = append(s.FDB[:1:1], s.FDB[2]) },
-			"bridge -n shared fdb del 00:00:00:00:00:00 dev VX dst 198.51.100.3 self\n" +
-				"bridge -n shared fdb del 02:00:00:00:01:02 dev VX dst 198.51.100.3 self\n" +
-				"bridge -n shared fdb del 02:00:00:00:01:02 dev VX master"},
-		{"new mac of an address", func(s *kernel.State) { s.Neighs[1].MAC[5] = 7 },
-			"ip -n shared neigh replace fd09::2 lladdr 02:00:00:00:01:07 dev BR nud permanent"},
-		{"neighbour gone", func(s *kernel.State) { s.Neighs = s.Neighs[:1] }, "ip -n shared neigh del fd09::2 dev BR"},
-		{"vni", func(s *kernel.State) { s.Links[1].VXLAN.VNI++ }, "ip -n shared link del VX\nip link add VX netns shared"},
-		{"local", func(s *kernel.State) { s.Links[1].VXLAN.Local = addr("198.51.100.9") }, "ip -n shared link del VX\nip link add VX"},
-		{"port", func(s *kernel.State) { s.Links[1].VXLAN.Port = 4790 }, "ip -n shared link del VX\nip link add VX netns shared"},
-		{"underlay", func(s *kernel.State) {
-			s.Links[1].VXLAN.Local = addr("2001:db8::1")
-			for i := range s.FDB {
-				s.FDB[i].Dst = addr("2001:db8::2")
-			}
-			s.FDB = s.FDB[:3]
-		}, "ip -n shared link del VX\nip link add VX netns shared"},
-		{"rules", func(s *kernel.State) { s.Rules[0].NotFrom = s.Rules[0].NotFrom[:1] }, "nft delete rule inet carrick prerouting handle"},
-		{"no rules", func(s *kernel.State) { s.Rules = nil }, "nft delete rule inet carrick prerouting handle"},
-		{"sysctl", func(s *kernel.State) { s.Sysctls[0].Value = "2" },
-			"ip netns exec shared sysctl -w net/ipv6/conf/BR/accept_ra=2"},
-		{"no vxlan", func(s *kernel.State) { s.Links, s.FDB = s.Links[:1], nil }, "ip -n shared link del VX"},
-		{"host's bridge", func(s *kernel.State) {
-			s.Links = append(s.Links, kernel.Link{Name: br2, MTU: 1500, Up: true, Bridge: &kernel.Bridge{MulticastSnooping: true}})
-			s.Addrs = []kernel.Addr{{Dev: br2, Prefix: netip.MustParsePrefix("10.1.0.1/24")},
-				{Dev: br2, Prefix: netip.MustParsePrefix("fd01::1/64")}}
-			s.Routes = []kernel.Route{{Dev: br2, Dst: netip.MustParsePrefix("10.2.0.0/24"), Via: addr("10.1.0.2")},
-				{Dev: br2, Dst: netip.MustParsePrefix("10.3.0.0/24")},
-				{Dev: br2, Dst: netip.MustParsePrefix("fd02::/64"), Via: addr("fd01::2")}}
-		}, "ip link add BR2 mtu 1500 type bridge mcast_snooping 1"},
-	}
 	h := newHost(t)
 	h.set(t, "network a", network(t))
 	names := strings.NewReplacer(br2, "BR2", br, "BR", vx, "VX")
@@ -224,4 +226,27 @@ func TestSetFailsInTheMiddle(t *testing.T) {
 	h.Run(t, "ip link del vxlan7")
 	h.set(t, "network a", network(t))
 	h.set(t, "network a", kernel.State{})
+}
+
+// Who waits for his turn can give up, and what he wanted is not done.
+func TestSetWaitsItsTurn(t *testing.T) {
+	h := newHost(t)
+	release := h.Busy()
+	ctx, cancel := context.WithCancel(t.Context())
+	failed := make(chan error)
+	go func() { failed <- h.Set(ctx, "network a", network(t)) }()
+	cancel()
+	if err := <-failed; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	done := make(chan error)
+	go func() { done <- h.Set(t.Context(), "network b", network(t)) }()
+	release()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if got := owned(t, h); len(got) != 1 || got[0].Owner != "network b" {
+		t.Errorf("owners: %v", got)
+	}
+	h.set(t, "network b", kernel.State{})
 }

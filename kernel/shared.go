@@ -58,6 +58,7 @@ func (k *Kernel) prepareShared(needed bool) error {
 			return err
 		}
 		k.log.WithField("namespace", k.pin()).Info("made the namespace of bridges and VXLAN devices")
+		k.warnIfPrivate()
 		return nil
 	}
 	if !needed {
@@ -67,6 +68,18 @@ func (k *Kernel) prepareShared(needed bool) error {
 		return fmt.Errorf("namespace %s: %w", Shared, err)
 	}
 	return nil
+}
+
+// warnIfPrivate says beforehand what else would be noticed when the plugin is updated.
+func (k *Kernel) warnIfPrivate() {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	if !onSharedMount(f, k.dir) {
+		k.log.WithField("namespace", k.pin()).Warn("not on a mount that is shared with the host: bridges and VXLAN devices may end with this process")
+	}
 }
 
 // openPin opens a namespace that is mounted at path. A closed handle means that there is none.
