@@ -148,6 +148,9 @@ type layout struct {
 	count uint64
 }
 
+// BlockBits is the length of a subnet's blocks.
+func (s Subnet) BlockBits() int { return s.layout().bits }
+
 func (s Subnet) layout() layout {
 	r := s.Range
 	if !r.IsValid() {

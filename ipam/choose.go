@@ -1,0 +1,173 @@
+package ipam
+
+import (
+	"bufio"
+	"encoding/binary"
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"strings"
+)
+
+const (
+	// chosen4 is the length of an IPv4 subnet that we choose, unless its entry of POOLS is longer: 64 blocks of 64
+	// addresses, and 1,024 networks in the default pool.
+	chosen4 = 20
+	// chosen6 is that of an IPv6 subnet (RFC 4291 section 2.5.1).
+	chosen6 = 64
+)
+
+// DefaultPools are what POOLS is by default: the top quarter of 10.0.0.0/8 (RFC 1918), which neither Docker's pools nor
+// Swarm's use unless they are very many, and a unique local prefix (RFC 4193) whose 40 bits were drawn at random.
+func DefaultPools() []netip.Prefix {
+	return []netip.Prefix{netip.MustParsePrefix("10.192.0.0/10"), netip.MustParsePrefix("fd50:3b64:49f::/48")}
+}
+
+// reserved are ranges whose addresses are nobody's to give, and what they are for.
+var reserved = []struct {
+	prefix netip.Prefix
+	what   string
+}{
+	{netip.MustParsePrefix("0.0.0.0/8"), "this network, RFC 1122"},
+	{netip.MustParsePrefix("127.0.0.0/8"), "loopback"},
+	{netip.MustParsePrefix("169.254.0.0/16"), "link-local"},
+	{netip.MustParsePrefix("224.0.0.0/4"), "multicast"},
+	{netip.MustParsePrefix("255.255.255.255/32"), "broadcast"},
+	{netip.MustParsePrefix("::/128"), "unspecified"},
+	{netip.MustParsePrefix("::1/128"), "loopback"},
+	{netip.MustParsePrefix("::ffff:0:0/96"), "IPv4 written as IPv6"},
+	{netip.MustParsePrefix("fe80::/10"), "link-local"},
+	{netip.MustParsePrefix("ff00::/8"), "multicast"},
+}
+
+// parseSubnet parses what the user gave as --subnet or --ip-range.
+func parseSubnet(flag, s string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("%s %q is not a subnet, as in 10.1.0.0/24 or fd00:1::/64", flag, s)
+	}
+	if p.Addr().Is4In6() {
+		return netip.Prefix{}, fmt.Errorf("%s %s is IPv4 written as IPv6: write it as IPv4", flag, p)
+	}
+	if p != p.Masked() {
+		return netip.Prefix{}, fmt.Errorf("%s %s has host bits set: %s is meant", flag, p, p.Masked())
+	}
+	for _, r := range reserved {
+		if p.Overlaps(r.prefix) {
+			return netip.Prefix{}, fmt.Errorf("%s %s overlaps %s (%s), which cannot be given to containers", flag, p, r.prefix, r.what)
+		}
+	}
+	return p, nil
+}
+
+// choose finds a subnet of a family that overlaps nothing in used. With seed "" it is the first, else the search begins at
+// a place that the seed decides.
+func choose(pools []netip.Prefix, v6 bool, seed string, used []netip.Prefix) (netip.Prefix, error) {
+	var said []string
+	for _, entry := range pools {
+		if entry.Addr().Is6() != v6 {
+			continue
+		}
+		said = append(said, entry.String())
+		bits := max(entry.Bits(), chosen4)
+		if v6 {
+			bits = max(entry.Bits(), chosen6)
+		}
+		count := uint64(1) << min(bits-entry.Bits(), 62)
+		start := uint64(0)
+		if seed != "" {
+			h := fnv.New64a()
+			h.Write([]byte(seed)) // never fails
+			start = h.Sum64() % count
+		}
+		if p, ok := firstFree(entry, bits, start, count, used); ok {
+			return p, nil
+		}
+		if p, ok := firstFree(entry, bits, 0, start, used); ok {
+			return p, nil
+		}
+	}
+	if len(said) == 0 {
+		return netip.Prefix{}, fmt.Errorf("no subnet to choose from: POOLS has none of %s; name one with --subnet", family(v6))
+	}
+	return netip.Prefix{}, fmt.Errorf("no subnet is free in %s (POOLS): each overlaps a network, a route or a name server of "+
+		"this host, or a network of the cluster; name one with --subnet", strings.Join(said, ", "))
+}
+
+func family(v6 bool) string {
+	if v6 {
+		return "IPv6"
+	}
+	return "IPv4"
+}
+
+// firstFree looks at the subnets from number k up to but not including end. What is in the way is stepped over as a whole,
+// so a large pool takes no longer than there are things in the way.
+func firstFree(entry netip.Prefix, bits int, k, end uint64, used []netip.Prefix) (netip.Prefix, bool) {
+	for k < end {
+		p := nth(entry, bits, k)
+		next := k
+		for _, u := range used {
+			if u.Bits() > 0 && p.Overlaps(u) { // a default route is in nobody's way
+				over := uint64(1)
+				if u.Bits() < bits {
+					over = 1 << min(bits-u.Bits(), 62)
+				}
+				next = max(next, k/over*over+over)
+			}
+		}
+		if next == k {
+			return p, true
+		}
+		k = next
+	}
+	return netip.Prefix{}, false
+}
+
+// nth is the k-th subnet of that length in entry.
+func nth(entry netip.Prefix, bits int, k uint64) netip.Prefix {
+	if entry.Addr().Is4() {
+		b := entry.Masked().Addr().As4()
+		binary.BigEndian.PutUint32(b[:], binary.BigEndian.Uint32(b[:])|uint32(k<<(32-bits)))
+		return netip.PrefixFrom(netip.AddrFrom4(b), bits)
+	}
+	b := entry.Masked().Addr().As16()
+	shift := 128 - bits
+	hi, lo := binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
+	if shift >= 64 {
+		hi |= k << (shift - 64)
+	} else {
+		lo |= k << shift
+		hi |= k >> (64 - shift)
+	}
+	binary.BigEndian.PutUint64(b[:8], hi)
+	binary.BigEndian.PutUint64(b[8:], lo)
+	return netip.PrefixFrom(netip.AddrFrom16(b), bits)
+}
+
+// anywhere is a seed that differs at every call: two hosts that create networks without a name at the same time shall not
+// choose the same subnet, which would make them one network.
+func anywhere() string { return fmt.Sprint(rand.Uint64()) }
+
+// nameServers are those of the host: a container's network that hides one takes DNS away from the host.
+func nameServers(path string) []netip.Prefix {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil // a host without the file has no name servers
+	}
+	defer f.Close()
+	var all []netip.Prefix
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 2 || fields[0] != "nameserver" {
+			continue
+		}
+		if addr, err := netip.ParseAddr(fields[1]); err == nil {
+			addr = addr.Unmap().WithZone("")
+			all = append(all, netip.PrefixFrom(addr, addr.BitLen()))
+		}
+	}
+	return all
+}

@@ -1,0 +1,22 @@
+// Package ipam hands out subnets and addresses: never one address twice, whatever happens.
+//
+// A pool is a subnet as Docker asked for it. Until CreateNetwork it is provisional: Docker's calls about pools carry neither
+// the network nor its mode. Bind ties it to a network, of this host or of the cluster.
+//
+// In a network of this host, and in a pool that another driver uses, all addresses are this host's. In a network of the
+// cluster they are divided into blocks (cluster/block.go), and an address is handed out only by the host that owns its
+// block, and only after the lease is on disk. Blocks are claimed ahead, so nobody has to be asked when a container starts.
+//
+// What follows from that one rule:
+//   - A released address may be given again at once if nothing else is left: nobody else can have it. As long as there is
+//     a choice it rests (cooldown), for others may still have it in their neighbour tables.
+//   - An address inside another host's block is asked for with a fact (carve.go). The owner first notes on disk that it
+//     will not give it, then writes who has it. An address carved out that way stays with the host that asked until it
+//     leaves the network.
+//   - The facts on this host may be old after a restart: what is known of blocks is not used before it is as new as the
+//     moment at which the network was bound.
+//   - If the store was damaged, what was handed out of a block is unknown. The blocks that a network already had when it is
+//     bound again are frozen: nothing is given out of them but what is seen to be in use (Use, and Docker's replay). New
+//     blocks are claimed instead. A frozen block is free again when the network is removed from this host. In a network of
+//     this host nothing is frozen: the driver refuses an address that another endpoint of the host has.
+package ipam

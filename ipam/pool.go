@@ -1,0 +1,268 @@
+package ipam
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/carricknet/carrick/cluster"
+)
+
+const (
+	// vastBits is the number of host bits beyond which addresses of an IPv6 part are drawn at random rather than counted:
+	// with 2^17 or more of them a second draw is hardly ever needed, and scanning them finds nothing (RFC 7707).
+	vastBits = 16
+	// draws is how often a random address is drawn before giving up; each fails with a chance of used/2^17 at most.
+	draws = 64
+	// manyFreed is how many released addresses may rest before they go before those never used: it bounds memory in a /8.
+	manyFreed = 1 << 16
+)
+
+// space is what of one subnet is handed out, and what is free: plain state, without clock, disk or cluster.
+type space struct {
+	subnet cluster.Subnet
+	parts  []part
+	leases map[netip.Addr]*lease
+	barred map[netip.Addr]bool // not ours to give although they lie in a part
+	nexts  map[netip.Prefix]netip.Addr
+	freed  map[netip.Addr]uint64 // serial of the entry in queue that counts
+	queue  []freedAddr           // oldest first
+	serial uint64
+}
+
+// part is a range of addresses that are all ours to give.
+type part struct {
+	prefix netip.Prefix
+	next   netip.Addr // the lowest that was never given; zero: there is none
+}
+
+type freedAddr struct {
+	addr   netip.Addr
+	at     time.Time
+	serial uint64
+}
+
+// lease is an address that is handed out.
+type lease struct {
+	leaseRecord
+	idle    time.Time // since when no endpoint uses it
+	gone    bool      // an endpoint used it, and does not any more
+	suspect bool      // it was idle for too long when last looked at
+}
+
+func newSpace(subnet cluster.Subnet) *space {
+	return &space{
+		subnet: subnet, leases: map[netip.Addr]*lease{}, freed: map[netip.Addr]uint64{}, nexts: map[netip.Prefix]netip.Addr{},
+	}
+}
+
+func (p part) vast() bool { return p.prefix.Addr().Is6() && 128-p.prefix.Bits() > vastBits }
+
+// setParts says what is ours now. What was barred and is not any more was in use elsewhere, so it rests.
+func (s *space) setParts(prefixes []netip.Prefix, barred map[netip.Addr]bool, now time.Time) {
+	for _, p := range s.parts {
+		s.nexts[p.prefix] = p.next
+	}
+	s.parts = nil
+	for _, prefix := range prefixes {
+		next, ok := s.nexts[prefix]
+		if !ok {
+			next = prefix.Addr()
+		}
+		s.parts = append(s.parts, part{prefix, next})
+	}
+	before := s.barred
+	s.barred = barred
+	for addr := range before {
+		if !barred[addr] && s.leases[addr] == nil {
+			s.rest(addr, now)
+		}
+	}
+}
+
+// resume takes over, after a restart, how far each part was used: what is free below that was given once, and rests.
+func (s *space) resume(nexts map[netip.Prefix]netip.Addr, now time.Time) {
+	for prefix, next := range nexts {
+		s.nexts[prefix] = next
+		left := 2 * manyFreed // more there cannot be, but for a bound against foreign numbers
+		for a := prefix.Addr(); prefix.Contains(a) && a != next && left > 0; a = a.Next() {
+			if s.leases[a] == nil {
+				s.push(a, now)
+				left--
+			}
+		}
+	}
+	for n, p := range s.parts {
+		if next, ok := nexts[p.prefix]; ok {
+			s.parts[n].next = next
+		}
+	}
+}
+
+// mine says whether a dynamic address may be given: whatever else is asked, this is asked last.
+func (s *space) mine(addr netip.Addr) bool {
+	return s.part(addr) >= 0 && s.subnet.Usable(addr) && !s.barred[addr] && s.leases[addr] == nil
+}
+
+// part is the index of the part an address lies in, or -1.
+func (s *space) part(addr netip.Addr) int {
+	return slices.IndexFunc(s.parts, func(p part) bool { return p.prefix.Contains(addr) })
+}
+
+// pick finds an address for an endpoint that wants any: one never given, the lowest first; else the one that was released
+// first, rested or not. It changes nothing that matters: take does.
+func (s *space) pick(now time.Time) (netip.Addr, bool) {
+	oldest, rested, found := s.oldest(now)
+	if found && rested && len(s.freed) > manyFreed {
+		return oldest, true
+	}
+	for n := range s.parts {
+		p := &s.parts[n]
+		if p.vast() {
+			if addr, ok := s.draw(*p); ok {
+				return addr, true
+			}
+			continue
+		}
+		for p.next.IsValid() && p.prefix.Contains(p.next) {
+			if _, resting := s.freed[p.next]; !resting && s.mine(p.next) {
+				return p.next, true
+			}
+			p.next = p.next.Next()
+		}
+		p.next = netip.Addr{}
+	}
+	return oldest, found
+}
+
+// oldest is the address that was released first and may be given.
+func (s *space) oldest(now time.Time) (addr netip.Addr, rested, ok bool) {
+	for _, f := range s.queue {
+		if s.freed[f.addr] != f.serial {
+			continue
+		}
+		if s.mine(f.addr) {
+			s.queue = s.queue[s.dead():]
+			return f.addr, now.Sub(f.at) >= cooldown, true
+		}
+	}
+	return netip.Addr{}, false, false
+}
+
+// dead is how many entries at the front of the queue do not count any more.
+func (s *space) dead() int {
+	n := slices.IndexFunc(s.queue, func(f freedAddr) bool { return s.freed[f.addr] == f.serial })
+	if n < 0 {
+		return len(s.queue)
+	}
+	return n
+}
+
+// draw draws an address of a vast part.
+func (s *space) draw(p part) (netip.Addr, bool) {
+	base := p.prefix.Addr().As16()
+	host := 128 - p.prefix.Bits()
+	for range draws {
+		hi, lo := rand.Uint64(), rand.Uint64()
+		if host < 64 {
+			hi, lo = 0, lo&(1<<host-1)
+		} else if host < 128 {
+			hi &= 1<<(host-64) - 1
+		}
+		b := base
+		binary.BigEndian.PutUint64(b[:8], binary.BigEndian.Uint64(b[:8])|hi)
+		binary.BigEndian.PutUint64(b[8:], binary.BigEndian.Uint64(b[8:])|lo)
+		addr := netip.AddrFrom16(b)
+		if _, resting := s.freed[addr]; !resting && s.mine(addr) {
+			return addr, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// take hands an address out.
+func (s *space) take(addr netip.Addr, l *lease) {
+	s.leases[addr] = l
+	delete(s.freed, addr)
+	if n := s.part(addr); n >= 0 && s.parts[n].next == addr {
+		s.parts[n].next = addr.Next()
+	}
+}
+
+// after is what the part of an address has left after it was taken, if that is worth noting.
+func (s *space) after(addr netip.Addr) (netip.Prefix, netip.Addr, bool) {
+	n := s.part(addr)
+	if n < 0 || s.parts[n].vast() || s.parts[n].next != addr {
+		return netip.Prefix{}, netip.Addr{}, false
+	}
+	return s.parts[n].prefix, addr.Next(), true
+}
+
+// release takes an address back.
+func (s *space) release(addr netip.Addr, now time.Time) {
+	delete(s.leases, addr)
+	s.rest(addr, now)
+}
+
+// rest lets a free address wait for its turn. Of a vast part it is not needed: it is drawn again in a million years.
+func (s *space) rest(addr netip.Addr, now time.Time) {
+	if n := s.part(addr); n >= 0 && !s.parts[n].vast() {
+		s.push(addr, now)
+	}
+}
+
+func (s *space) push(addr netip.Addr, now time.Time) {
+	s.serial++
+	s.freed[addr] = s.serial
+	s.queue = append(s.queue, freedAddr{addr, now, s.serial})
+	if len(s.queue) > 2*len(s.freed)+64 { // most of it does not count any more
+		s.queue = slices.DeleteFunc(s.queue, func(f freedAddr) bool { return s.freed[f.addr] != f.serial })
+	}
+}
+
+// count is how many addresses of a part may be endpoints', and how many are free. Beyond 2^62 it says 2^62.
+func (s *space) count(p netip.Prefix) (total, free uint64) {
+	total = min(cluster.BlockSize(p), 1<<62)
+	gone := map[netip.Addr]bool{s.subnet.Gateway: true, s.subnet.Prefix.Masked().Addr(): true, last(s.subnet.Prefix): true}
+	for _, a := range s.subnet.Aux {
+		gone[a] = true
+	}
+	for a := range gone {
+		if p.Contains(a) && !s.subnet.Usable(a) {
+			total--
+		}
+	}
+	free = total
+	for a := range s.leases {
+		if p.Contains(a) && s.subnet.Usable(a) && free > 0 {
+			free--
+		}
+	}
+	for a := range s.barred {
+		if p.Contains(a) && s.subnet.Usable(a) && s.leases[a] == nil && free > 0 {
+			free--
+		}
+	}
+	return total, free
+}
+
+// counts are the sums over all parts.
+func (s *space) counts() (total, free uint64) {
+	for _, p := range s.parts {
+		t, f := s.count(p.prefix)
+		total, free = min(total+t, 1<<62), min(free+f, 1<<62)
+	}
+	return total, free
+}
+
+// last is the highest address of a prefix.
+func last(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().AsSlice()
+	for n := p.Bits(); n < len(b)*8; n++ {
+		b[n/8] |= 0x80 >> (n % 8)
+	}
+	addr, _ := netip.AddrFromSlice(b)
+	return addr
+}

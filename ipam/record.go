@@ -1,0 +1,145 @@
+package ipam
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/carricknet/carrick/cluster"
+	"github.com/carricknet/carrick/store"
+)
+
+// recordVersion is the version of the records this package stores. A newer one is not guessed at: New refuses.
+const recordVersion = 1
+
+// Keys of the store.
+const (
+	keyDamaged = "damaged"
+	belowPool  = "pool/"
+	belowLease = "lease/"
+	belowNext  = "next/"
+	belowCarve = "carve/"
+)
+
+// poolRecord is a pool on disk, below belowPool.
+type poolRecord struct {
+	Version int               `json:"v"`
+	ID      string            `json:"id"`
+	Space   string            `json:"space"`
+	Prefix  netip.Prefix      `json:"prefix"`
+	Range   netip.Prefix      `json:"range"` // --ip-range; zero: none
+	Options map[string]string `json:"options,omitempty"`
+	Gateway netip.Addr        `json:"gateway"`           // what Docker was told; zero: it did not ask
+	Chosen  bool              `json:"chosen,omitempty"`  // the gateway, by us
+	Aux     []netip.Addr      `json:"aux,omitempty"`     // addresses asked for without an endpoint
+	Network string            `json:"network,omitempty"` // Docker's id; "": provisional, or another driver's
+	Shared  string            `json:"shared,omitempty"`  // the cluster's id of the network; "": all addresses are ours
+	Subnet  cluster.Subnet    `json:"subnet"`            // as bound
+	Since   uint64            `json:"since,omitempty"`   // facts older than this log entry are not to be used
+	Frozen  uint64            `json:"frozen,omitempty"`  // blocks given up to this log entry are frozen
+}
+
+// leaseRecord is an address that was handed out.
+type leaseRecord struct {
+	Version  int        `json:"v"`
+	Pool     string     `json:"pool"`
+	Addr     netip.Addr `json:"addr"`
+	MAC      string     `json:"mac,omitempty"`      // of the request
+	Explicit bool       `json:"explicit,omitempty"` // asked for by --ip
+	Name     string     `json:"name,omitempty"`     // of the container, from engines since 29
+	Endpoint string     `json:"endpoint,omitempty"` // that uses it; "": none does, yet or any more
+}
+
+// nextRecord says which addresses of a part were never given: those from Next on. Zero: all were given.
+type nextRecord struct {
+	Version int          `json:"v"`
+	Pool    string       `json:"pool"`
+	Part    netip.Prefix `json:"part"`
+	Next    netip.Addr   `json:"next"`
+}
+
+// carveRecord is an address in a block of ours that another host has asked for.
+type carveRecord struct {
+	Version int        `json:"v"`
+	Pool    string     `json:"pool"`
+	Addr    netip.Addr `json:"addr"`
+	Want    uint64     `json:"want"` // log entry of the want
+	Seen    uint64     `json:"seen"` // newest log entry we knew when we noted this
+}
+
+type damagedRecord struct {
+	Version int `json:"v"`
+}
+
+func leaseKey(pool string, addr netip.Addr) string  { return belowLease + pool + "/" + addr.String() }
+func nextKey(pool string, part netip.Prefix) string { return belowNext + pool + "/" + part.String() }
+func carveKey(pool string, addr netip.Addr) string  { return belowCarve + pool + "/" + addr.String() }
+func putPool(rec poolRecord) (store.Write, error)   { return put(belowPool+rec.ID, rec) }
+func putLease(rec leaseRecord) (store.Write, error) { return put(leaseKey(rec.Pool, rec.Addr), rec) }
+func putNext(rec nextRecord) (store.Write, error)   { return put(nextKey(rec.Pool, rec.Part), rec) }
+func putCarve(rec carveRecord) (store.Write, error) { return put(carveKey(rec.Pool, rec.Addr), rec) }
+
+func put(key string, record any) (store.Write, error) {
+	value, err := json.Marshal(record)
+	if err != nil {
+		return store.Write{}, fmt.Errorf("%s: %w", key, err)
+	}
+	return store.Write{Key: key, Value: value}, nil
+}
+
+func decode(raw []byte, record any, version *int) error {
+	if err := json.Unmarshal(raw, record); err != nil {
+		return err
+	}
+	if *version != recordVersion {
+		return fmt.Errorf("a record has format version %d, this program knows %d", *version, recordVersion)
+	}
+	return nil
+}
+
+// poolID is what Docker calls the pool. It says everything that was asked, so that the same request has the same answer
+// after any loss of state.
+func poolID(space string, prefix netip.Prefix, options map[string]string) string {
+	var said []string
+	for _, k := range slices.Sorted(maps.Keys(options)) {
+		said = append(said, k+"="+options[k])
+	}
+	return space + "|" + prefix.String() + "|" + strings.Join(said, ",")
+}
+
+// rangeOf is where dynamic addresses come from.
+func (r *poolRecord) rangeOf() netip.Prefix {
+	switch {
+	case r.Network != "" && r.Subnet.Range.IsValid():
+		return r.Subnet.Range
+	case r.Network == "" && r.Range.IsValid():
+		return r.Range
+	}
+	return r.Prefix
+}
+
+// subnet is the pool with what may not be an endpoint's.
+func (r *poolRecord) subnet() cluster.Subnet {
+	if r.Network != "" {
+		return r.Subnet
+	}
+	return cluster.Subnet{Prefix: r.Prefix, Range: r.rangeOf(), Gateway: r.Gateway, Aux: auxOf(r.Aux)}
+}
+
+// auxOf names auxiliary addresses by themselves: Docker tells their names only to the network driver.
+func auxOf(addrs []netip.Addr) map[string]netip.Addr {
+	if len(addrs) == 0 {
+		return nil
+	}
+	aux := map[string]netip.Addr{}
+	for _, a := range addrs {
+		aux[a.String()] = a
+	}
+	return aux
+}
+
+// label names a pool in sentences.
+func (r *poolRecord) label() string { return "subnet " + r.Prefix.String() }
