@@ -134,7 +134,7 @@ func TestUnknownCalls(t *testing.T) {
 // TestManyCalls: all at once, of all kinds, with a bound on how many are at work.
 func TestManyCalls(t *testing.T) {
 	s, r := startReady(t)
-	const clients, each = 200, 5
+	const clients, each = 200, 2
 	var mu sync.Mutex
 	now, most := 0, 0
 	r.before = func(context.Context, string) error {
