@@ -158,10 +158,10 @@ func (g *gossip) readAnswer(f *frames, origin string, asked int) (pulled, error)
 func (a *pulled) readChanges(payload []byte, missing int) (int, error) {
 	d := decoder{rest: payload}
 	for d.more() {
-		c := d.change()
-		if missing--; d.err == nil && missing < 0 {
+		if missing--; missing < 0 { // also where no row came before
 			return 0, errors.New("more changes than announced")
 		}
+		c := d.change()
 		row := &a.rows[len(a.rows)-1]
 		row.changes = append(row.changes, c)
 	}
