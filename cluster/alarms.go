@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"sync"
@@ -25,13 +26,9 @@ type alarm struct {
 	until time.Time // zero: until it is cleared
 }
 
-// raise shows text until a minute after it is last raised.
+// raise shows text until a while after it is last raised.
 func (a *alarms) raise(key, text string) {
-	lasts := a.lasts
-	if lasts == 0 {
-		lasts = alarmLasts
-	}
-	a.put(key, alarm{text: text, until: time.Now().Add(lasts)})
+	a.put(key, alarm{text: text, until: time.Now().Add(cmp.Or(a.lasts, alarmLasts))})
 }
 
 // hold shows text until clear.

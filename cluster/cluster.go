@@ -76,13 +76,6 @@ type Row struct {
 	Records map[string][]byte
 }
 
-// carrier is what the slow facts need of the gossip.
-type carrier interface {
-	run(ctx context.Context) error
-	members() []member
-	servePull(conn *tls.Conn, peerID string)
-}
-
 // Cluster is this node's part in the cluster.
 type Cluster struct {
 	cfg       Config
@@ -96,7 +89,7 @@ type Cluster struct {
 	store     *raftStore
 	snapshots *raft.FileSnapshotStore
 	fsm       *fsm
-	gossip    carrier
+	gossip    *gossip
 	all       wakers          // of Watch
 	own       wakers          // of what this file's loops wait for: facts, leadership, state
 	life      context.Context // of Run
@@ -107,7 +100,7 @@ type Cluster struct {
 	reason    string
 	clusterID string
 	node      *raftNode             // nil: raft does not run
-	met       map[string]registered // nodes that answered while this one had no facts, by id
+	met       map[string]registered // by id: nodes that have answered and are not where the facts say, or not in them
 	leaving   bool
 	gone      chan struct{} // closed when this node has left
 
@@ -132,7 +125,7 @@ func New(cfg Config) (*Cluster, error) {
 		cfg: cfg, timing: cfg.timing, targets: targets, log: cfg.Logger, raftLog: newRaftLog(cfg.Logger),
 		broken: make(chan struct{}), gone: make(chan struct{}), met: map[string]registered{}, state: Joining,
 	}
-	c.alarms = &alarms{onChange: c.all.wake}
+	c.alarms = &alarms{lasts: cfg.timing.alarm, onChange: c.all.wake}
 	d, err := c.load()
 	if err != nil {
 		return nil, err

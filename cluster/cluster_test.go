@@ -25,6 +25,7 @@ func quick() timing {
 	return timing{
 		found: 400 * time.Millisecond, poll: 50 * time.Millisecond, heartbeat: 300 * time.Millisecond,
 		lease: 200 * time.Millisecond, propose: 8 * time.Second, tend: 50 * time.Millisecond, contact: 200 * time.Millisecond,
+		alarm: 2 * time.Second,
 	}
 }
 

@@ -61,7 +61,8 @@ func (c *Cluster) greeted(conn *tls.Conn, peerID string, in greeting) greeting {
 	return out
 }
 
-// compare raises the alarm about another cluster, and remembers the node while this one has no facts.
+// compare raises the alarm about another cluster, and remembers where the node is while this one has no facts, or others
+// than the node says: its address has changed, and without a leader that knows it cannot say so in the facts.
 func (c *Cluster) compare(addr netip.Addr, g greeting) {
 	own := c.cluster()
 	if own != "" && g.Cluster != "" && own != g.Cluster {
@@ -69,12 +70,18 @@ func (c *Cluster) compare(addr netip.Addr, g greeting) {
 			"%s (%s) is in another cluster, %s; this one is %s: clusters never merge", addr, g.Node.Name, g.Cluster, own))
 		return
 	}
-	if c.View().Index() > 0 || g.Node.ID == c.id || !g.Node.Addr.IsValid() {
+	if g.Node.ID == c.id || !g.Node.Addr.IsValid() || g.Node.RaftPort == 0 {
 		return
 	}
+	view := c.View()
+	have, registered := view.registration(g.Node.ID)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.met[g.Node.ID] = g.Node
+	if view.Index() > 0 && (!registered || have.at() == g.Node.at()) {
+		delete(c.met, g.Node.ID)
+	} else {
+		c.met[g.Node.ID] = g.Node
+	}
 }
 
 // ask greets all that are listed in JOIN or known by the gossip, at once, and returns the answers in a fixed order. This

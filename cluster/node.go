@@ -3,6 +3,7 @@ package cluster
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -100,11 +101,20 @@ func (v View) fence(id string) (string, bool) {
 	return fenced.How, true
 }
 
-// known are the nodes for the gossip: the registered ones, the fenced ones, and while this node has no facts those that
-// have answered it.
+// known are the nodes for the gossip: the registered ones, where they were met last, the fenced ones, and while this node
+// has no facts those that have answered it.
 func (c *Cluster) known() []registered {
 	view := c.View()
+	c.mu.Lock()
+	met := maps.Clone(c.met)
+	c.mu.Unlock()
 	all := view.registered()
+	for i, r := range all {
+		if m, ok := met[r.ID]; ok {
+			all[i] = m
+			delete(met, r.ID)
+		}
+	}
 	for f := range view.Prefix(belowFenced) {
 		var fenced fencedFact
 		if err := json.Unmarshal(f.Value, &fenced); err != nil {
@@ -112,10 +122,8 @@ func (c *Cluster) known() []registered {
 		}
 		all = append(all, registered{ID: strings.TrimPrefix(f.Key, belowFenced), Name: fenced.Name, Forgotten: true})
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for id, r := range c.met {
-		if !slices.ContainsFunc(all, func(a registered) bool { return a.ID == id }) {
+	if view.Index() == 0 {
+		for _, r := range met {
 			all = append(all, r)
 		}
 	}
@@ -129,12 +137,12 @@ func (c *Cluster) address(id string) (netip.AddrPort, bool) {
 			return netip.AddrPortFrom(m.Addr, m.RaftPort), true
 		}
 	}
-	if r, ok := c.View().registration(id); ok {
-		return r.at(), true
-	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	r, ok := c.met[id]
+	c.mu.Unlock()
+	if !ok {
+		r, ok = c.View().registration(id)
+	}
 	return r.at(), ok
 }
 

@@ -44,6 +44,8 @@ type timing struct {
 	tend time.Duration
 	// contact is how often a node without a leader asks the others why, and the listed ones are asked for their cluster.
 	contact time.Duration
+	// alarm is for how long an alarm is shown after its cause was last seen.
+	alarm time.Duration
 }
 
 func defaultTiming() timing {
@@ -55,6 +57,7 @@ func defaultTiming() timing {
 		propose:   8 * time.Second,
 		tend:      time.Second,
 		contact:   10 * time.Second,
+		alarm:     alarmLasts,
 	}
 }
 

@@ -138,7 +138,7 @@ func (t *transport) serve(ctx context.Context, raw net.Conn, config *tls.Config)
 	err := conn.HandshakeContext(limited)
 	cancel()
 	if err != nil {
-		if from, err := netip.ParseAddrPort(raw.RemoteAddr().String()); err == nil {
+		if from, bad := netip.ParseAddrPort(raw.RemoteAddr().String()); bad == nil {
 			t.handshakeFailed(from.Addr().Unmap(), err)
 		}
 		return
