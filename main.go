@@ -66,7 +66,7 @@ func serve(ctx context.Context) int {
 		return 1
 	}
 	server := plugin.New(plugin.Config{
-		Logger: log, Version: version, LocalSpace: localSpace, GlobalSpace: globalSpace, RequestReplay: true,
+		Logger: log, Version: version, LocalSpace: localSpace, GlobalSpace: globalSpace, RequestReplay: true, RequestMAC: true,
 	})
 	working, end := context.WithCancel(context.WithoutCancel(ctx)) // calls at work are brought to their end first
 	worked := make(chan struct{})

@@ -25,7 +25,7 @@ func networkCapabilities(context.Context, *Server) (any, error) {
 
 // addressCapabilities: MAC addresses are the driver's, addresses do not depend on them.
 func addressCapabilities(_ context.Context, s *Server) (any, error) {
-	return ipamCapabilities{helper.CapabilitiesResponse{RequiresMACAddress: false}, s.config.RequestReplay}, nil
+	return ipamCapabilities{helper.CapabilitiesResponse{RequiresMACAddress: s.config.RequestMAC}, s.config.RequestReplay}, nil
 }
 
 func addressSpaces(_ context.Context, s *Server) (any, error) {

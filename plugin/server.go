@@ -44,6 +44,9 @@ type Config struct {
 	LocalSpace, GlobalSpace string
 	// RequestReplay asks the engine to repeat, when it starts, the pools and addresses that it knows.
 	RequestReplay bool
+	// RequestMAC asks the engine to say, and choose, the MAC of an endpoint whose address it requests: it tells such
+	// a request from a replayed one, and its repetition from another endpoint's.
+	RequestMAC bool
 	// limits are those above if they are zero; tests shorten them.
 	limits limits
 }
