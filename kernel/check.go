@@ -45,32 +45,33 @@ func (s State) Check() error {
 		}
 		own[ref{l.NS, l.Name}] = true
 	}
-	on := func(what string, valid bool, dev ref) error {
-		if !valid {
-			return fmt.Errorf("%s: is none", what)
-		}
-		if !own[dev] {
-			return fmt.Errorf("%s: %s is not a link of the same state", what, dev)
+	// Text is made for what is wrong only: there may be thousands of entries.
+	on := func(what fmt.Stringer, kind string, valid bool, dev ref) error {
+		switch {
+		case !valid:
+			return fmt.Errorf("%s %s: is none", kind, what)
+		case !own[dev]:
+			return fmt.Errorf("%s %s: %s is not a link of the same state", kind, what, dev)
 		}
 		return nil
 	}
 	for _, a := range s.Addrs {
-		if err := on("address "+a.Prefix.String(), a.Prefix.IsValid(), ref{a.NS, a.Dev}); err != nil {
+		if err := on(a.Prefix, "address", a.Prefix.IsValid(), ref{a.NS, a.Dev}); err != nil {
 			return err
 		}
 	}
 	for _, r := range s.Routes {
-		if err := on("route to "+r.Dst.String(), r.Dst.IsValid(), ref{r.NS, r.Dev}); err != nil {
+		if err := on(r.Dst, "route to", r.Dst.IsValid(), ref{r.NS, r.Dev}); err != nil {
 			return err
 		}
 	}
 	for _, n := range s.Neighs {
-		if err := on("neighbour "+n.IP.String(), n.IP.IsValid(), ref{n.NS, n.Dev}); err != nil {
+		if err := on(n.IP, "neighbour", n.IP.IsValid(), ref{n.NS, n.Dev}); err != nil {
 			return err
 		}
 	}
 	for _, f := range s.FDB {
-		if err := on("fdb entry of "+f.MAC.String()+" towards "+f.Dst.String(), f.Dst.IsValid(), ref{f.NS, f.Dev}); err != nil {
+		if err := on(f.Dst, "fdb entry towards", f.Dst.IsValid(), ref{f.NS, f.Dev}); err != nil {
 			return err
 		}
 		if f.MAC == (MAC{}) && f.Bridge {

@@ -41,7 +41,7 @@ type Link struct {
 	Name   string // at most 15 bytes (IFNAMSIZ-1)
 	NS     NS
 	MTU    int // bytes; 0: the kernel's default
-	MAC    MAC // zero: the kernel's choice
+	MAC    MAC // zero: chosen when the link is made, and kept
 	Master string
 	Up     bool
 
@@ -61,7 +61,8 @@ type Bridge struct {
 }
 
 // Veth is the rest of `ip link add type veth`: the other end. That end is handed over to the engine, which moves it into
-// the sandbox and back; so it is made together with the link and never afterwards corrected.
+// the sandbox and back; so it is made together with the link and never afterwards corrected. Where both ends are to stay ours
+// (a way out of Shared), each is a Link of its own that names the other.
 type Veth struct {
 	Peer    string
 	PeerNS  NS
@@ -69,22 +70,22 @@ type Veth struct {
 	PeerMTU int // bytes
 }
 
-// VXLAN is the rest of `ip link add type vxlan … nolearning`. The device is made in Host and moved to the link's NS, so
-// that its UDP socket stays in the host's namespace.
+// VXLAN is the rest of `ip link add type vxlan … nolearning`. The device is asked for in Host and born in the link's NS, so
+// that its UDP socket is in the host's namespace.
 type VXLAN struct {
 	VNI   uint32     // 24 bits, RFC 7348 section 5
 	Local netip.Addr // outer source address: our VTEP
 	Port  uint16     // UDP destination port
 }
 
-// Addr is `ip addr add PREFIX dev DEV`.
+// Addr is `ip addr replace PREFIX dev DEV`, with nodad for IPv6.
 type Addr struct {
 	NS     NS
 	Dev    string
 	Prefix netip.Prefix // address with the length of its subnet; host bits are kept
 }
 
-// Route is `ip route add DST via VIA dev DEV`. The zero Via is a route on the link.
+// Route is `ip route replace DST via VIA dev DEV`. The zero Via is a route on the link.
 type Route struct {
 	NS  NS
 	Dev string
