@@ -81,7 +81,7 @@ func decodeCache(raw []byte) (cache, error) {
 		return cache{}, errors.New("damaged")
 	}
 	d := decoder{rest: raw[:len(raw)-4]}
-	d.expect("cache", cacheFormat)
+	d.expect(cacheFormat)
 	c := cache{epochs: map[string]uint64{}}
 	for n := d.uint(); n > 0 && d.err == nil; n-- {
 		id := d.name()

@@ -18,6 +18,7 @@ type contacts struct {
 	all     map[string]*contact
 	twins   map[string]*twin
 	foreign map[string]netip.Addr // cluster id, one who belongs to it
+	strange map[netip.Addr]string // nodes that cannot be understood, and why
 }
 
 // contact is one other node.
@@ -50,7 +51,7 @@ type twin struct {
 }
 
 func newContacts(self string) *contacts {
-	return &contacts{self: self, all: map[string]*contact{}, twins: map[string]*twin{}, foreign: map[string]netip.Addr{}}
+	return &contacts{self: self, all: map[string]*contact{}, twins: map[string]*twin{}, foreign: map[string]netip.Addr{}, strange: map[netip.Addr]string{}}
 }
 
 func (c *contacts) get(id string) *contact {
@@ -66,10 +67,14 @@ func closedChan() chan struct{} {
 	return ch
 }
 
-// known takes over what a node says about itself. It tells whether the node has moved.
+// known takes over what a node says about itself. It tells whether the node has moved; an address without a port
+// does not say where it is.
 func (n *contact) known(m meta, gossip netip.AddrPort) bool {
+	if gossip.Port() == 0 {
+		gossip = n.heard
+	}
 	moved := n.heard != gossip || n.port != m.port || n.name != m.name
-	n.name, n.heard, n.fresh, n.port, n.cluster = m.name, gossip, true, m.port, m.cluster
+	n.name, n.heard, n.fresh, n.port, n.cluster = m.name, gossip, gossip.IsValid(), m.port, m.cluster
 	if m.epoch != n.epoch {
 		n.epoch, n.unasked = m.epoch, true
 	}
@@ -162,6 +167,24 @@ func (c *contacts) refuse(id, cluster string, addr netip.Addr) string {
 		return "was forgotten"
 	}
 	return ""
+}
+
+// misunderstood: a node says of itself what this one cannot read.
+func (c *contacts) misunderstood(addr netip.Addr, why error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.strange) < maxForeign {
+		c.strange[addr] = why.Error()
+	}
+}
+
+// strangers returns nodes that could not be understood, and forgets them.
+func (c *contacts) strangers() map[netip.Addr]string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	met := c.strange
+	c.strange = map[netip.Addr]string{}
+	return met
 }
 
 // maxForeign bounds the alarms that somebody with the key can make.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"time"
 )
 
@@ -35,6 +36,7 @@ const (
 // frames reads and writes the frames of one connection. It is for one goroutine.
 type frames struct {
 	conn net.Conn
+	from netip.Addr // of the other end, when it called us
 	r    *bufio.Reader
 	w    *bufio.Writer
 	in   []byte

@@ -334,6 +334,9 @@ func (g *gossip) follow() {
 		g.cfg.alarms.raise("cluster "+addr.String(), fmt.Sprintf(
 			"%s is in another cluster, %s; this one is %s: clusters never merge", addr, id, cluster))
 	}
+	for addr, why := range g.contacts.strangers() {
+		g.cfg.alarms.raise("strange "+addr.String(), fmt.Sprintf("%s cannot be understood: %s", addr, why))
+	}
 	for id, addr := range g.contacts.twinned(time.Now()) {
 		g.cfg.alarms.raise("twin "+id, fmt.Sprintf(
 			"node %s is at %s as well: two hosts have the same identity, one of them must be given a new one", id, addr.Addr()))

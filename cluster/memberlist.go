@@ -193,12 +193,13 @@ func (d delegate) MergeRemoteState([]byte, bool) {}
 
 // NotifyAlive refuses strangers before memberlist knows them.
 func (d delegate) NotifyAlive(n *memberlist.Node) error {
-	m, err := decodeMeta(n.Meta)
-	if err != nil {
-		return err
-	}
 	if n.Name == d.g.cfg.id {
 		return nil
+	}
+	m, err := decodeMeta(n.Meta)
+	if err != nil {
+		d.g.contacts.misunderstood(nodeAddr(n).Addr(), err)
+		return err
 	}
 	if why := d.g.contacts.refuse(n.Name, m.cluster, nodeAddr(n).Addr()); why != "" {
 		return errors.New(why)

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/memberlist"
 	"pgregory.net/rapid"
 )
 
@@ -329,4 +330,34 @@ func FuzzPull(f *testing.F) {
 			t.Fatal("somebody wrote our row")
 		}
 	})
+}
+
+// A node may not say that its endpoints are behind somebody else's address.
+func TestPullAddressIsProven(t *testing.T) {
+	g := testGossip(t)
+	said := netip.MustParseAddrPort("192.0.2.2:7946")
+	in := append(frame(frameHello, hello{meta{"", "n", 7947, 5}, said, 0}.encode()), frame(frameEnd, nil)...)
+	for from, want := range map[string]netip.AddrPort{"192.0.2.66": {}, "192.0.2.2": said} {
+		f := newFrames(scripted{in: bytes.NewReader(in)})
+		f.from = netip.MustParseAddr(from)
+		if _, err := g.readQuestion(f, "other "+from); err != nil {
+			t.Fatal(err)
+		}
+		if got := g.contacts.all["other "+from].heard; got != want {
+			t.Errorf("called from %s: %v, want %v", from, got, want)
+		}
+	}
+}
+
+// A node whose format this one does not know is refused, and the operator is told why.
+func TestGossipStranger(t *testing.T) {
+	g := testGossip(t)
+	g.cfg.clusterID, g.cfg.nodes = func() string { return "c1" }, func() []registered { return nil }
+	if err := g.delegate().NotifyAlive(&memberlist.Node{Name: "other", Addr: net.IPv4(192, 0, 2, 2), Meta: []byte{9}}); err == nil {
+		t.Error("it was accepted")
+	}
+	g.follow()
+	if texts := g.cfg.alarms.texts(); len(texts) != 1 || !strings.Contains(texts[0], "192.0.2.2 cannot be understood: node: format version 9, this node knows 1") {
+		t.Errorf("alarms: %q", texts)
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -58,6 +59,7 @@ func (g *gossip) serve(conn net.Conn, id string) {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	f := newFrames(conn)
+	f.from = remoteAddr(conn)
 	for {
 		q, err := g.readQuestion(f, id)
 		if err == nil {
@@ -70,6 +72,15 @@ func (g *gossip) serve(conn net.Conn, id string) {
 			return
 		}
 	}
+}
+
+// remoteAddr is not valid where the other end has none.
+func remoteAddr(conn net.Conn) netip.Addr {
+	from, err := netip.ParseAddrPort(conn.RemoteAddr().String())
+	if err != nil {
+		return netip.Addr{}
+	}
+	return from.Addr().Unmap()
 }
 
 // question is what a node wants to know.
@@ -93,6 +104,9 @@ func (g *gossip) readQuestion(f *frames, id string) (question, error) {
 		case kind == frameHello:
 			var h hello
 			if h, err = decodeHello(payload); err == nil {
+				if f.from.IsValid() && f.from != h.gossip.Addr() {
+					h.gossip = netip.AddrPortFrom(f.from, 0) // a VTEP is believed from where it is
+				}
 				err = g.greeted(id, h)
 			}
 		case kind == frameWants:

@@ -94,9 +94,9 @@ func (d *decoder) fail(err error) {
 func (d *decoder) more() bool { return d.err == nil && len(d.rest) > 0 }
 
 // expect reads the format version.
-func (d *decoder) expect(what string, known byte) {
+func (d *decoder) expect(known byte) {
 	if b := d.bytes(1); d.err == nil && b[0] != known {
-		d.fail(fmt.Errorf("%s: format version %d, this node knows %d", what, b[0], known))
+		d.fail(fmt.Errorf("format version %d, this node knows %d", b[0], known))
 	}
 }
 
@@ -113,7 +113,7 @@ func (d *decoder) hint() hint {
 // decodeHints reads a datagram; either all of it is sound or none of it counts.
 func decodeHints(message []byte) ([]hint, error) {
 	d := decoder{rest: message}
-	d.expect("hints", hintsVersion)
+	d.expect(hintsVersion)
 	hints, err := d.hints()
 	if err != nil {
 		return nil, fmt.Errorf("hints: %w", err)
@@ -148,7 +148,7 @@ func (m meta) encode() []byte {
 
 func decodeMeta(message []byte) (meta, error) {
 	d := decoder{rest: message}
-	d.expect("node", metaVersion)
+	d.expect(metaVersion)
 	m := meta{cluster: d.text(), name: d.text(), port: d.port(), epoch: d.uint()}
 	if d.err != nil {
 		return meta{}, fmt.Errorf("node: %w", d.err)
