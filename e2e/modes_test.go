@@ -63,8 +63,8 @@ func overlayMTU(s *scene) {
 			if hop.to.Is6() {
 				headers = echo6
 			}
-			full := func(bytes int) error {
-				_, err := hop.from.host.Run(s.ctx, hop.from.in("ping", "-n", "-c", "1", "-W", "5", "-M", "do",
+			full := func(bytes int) error { // one too large is refused at once, and yet ping waits
+				_, err := hop.from.host.Run(s.ctx, hop.from.in("ping", "-n", "-c", "1", "-W", "1", "-M", "do",
 					"-s", fmt.Sprint(bytes-headers), hop.to.String())...)
 				return err
 			}
