@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 
 	"github.com/carricknet/carrick/cluster"
 	"github.com/carricknet/carrick/store"
@@ -150,32 +151,32 @@ func (i *IPAM) write(bindings []binding, record func(binding) poolRecord) error 
 }
 
 // settle gives the host a block of each subnet and notes from when on its view of the facts is good: whatever it had of
-// the network before may have been given back in a log entry that it has not seen yet.
+// the network before may have been given back in a log entry that it has not seen yet. And a removal of the network that was
+// proposed before, and whose answer was lost, cannot happen any more.
 func (i *IPAM) settle(ctx context.Context, shared string, bindings []binding) error {
 	c := i.config.Cluster
+	if !slices.ContainsFunc(bindings, func(b binding) bool { return b.after.Since == unsettled }) {
+		return nil
+	}
+	view, err := attend(ctx, c, shared)
+	if err != nil {
+		return err
+	}
 	for n, b := range bindings {
 		if b.after.Since != unsettled {
 			continue
 		}
-		had := i.had(c.View(), shared, b.after.Subnet)
-		if had || i.damaged {
-			view, err := attend(ctx, c, shared)
-			if err != nil {
-				return err
-			}
-			b.after.Since = view.Index()
-			if had = i.had(view, shared, b.after.Subnet); i.damaged {
-				b.after.Frozen = view.Index()
-			}
+		b.after.Since = view.Index()
+		if i.damaged {
+			b.after.Frozen = view.Index()
 		}
+		had := i.had(view, shared, b.after.Subnet)
 		if !had || i.damaged {
-			block, err := cluster.ClaimBlock(ctx, c, shared, b.after.Subnet)
-			switch {
-			case err == nil && b.after.Since == unsettled:
-				b.after.Since = block.Index
-			case err != nil && !had:
+			_, err := cluster.ClaimBlock(ctx, c, shared, b.after.Subnet)
+			if err != nil && !had {
 				return err
-			case err != nil: // what is in use is taken over from the frozen blocks; for more there has to be room
+			}
+			if err != nil { // what is in use is taken over from the frozen blocks; for more there has to be room
 				i.config.Logger.WithError(err).WithField("subnet", b.after.Prefix).Warn("no new block instead of the frozen ones")
 			}
 		}
