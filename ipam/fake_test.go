@@ -224,11 +224,10 @@ func (h *host) restart(damaged bool) {
 	if h.node != nil {
 		c.Cluster = h.node
 	}
-	i, err := New(c)
+	i, err := build(c, h.clock.now, "/nonexistent")
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	i.now, i.resolvConf = h.clock.now, "/nonexistent"
 	h.IPAM = i
 }
 

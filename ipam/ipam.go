@@ -98,7 +98,9 @@ type pool struct {
 }
 
 // New reads what the store has. It fails only if that was written by a newer version, or cannot be written.
-func New(c Config) (*IPAM, error) {
+func New(c Config) (*IPAM, error) { return build(c, time.Now, "/etc/resolv.conf") }
+
+func build(c Config, now func() time.Time, resolvConf string) (*IPAM, error) {
 	if c.Logger == nil {
 		c.Logger = logrus.New()
 		c.Logger.SetOutput(io.Discard)
@@ -110,7 +112,7 @@ func New(c Config) (*IPAM, error) {
 		c.InUse = func() ([]netip.Prefix, error) { return nil, nil }
 	}
 	i := &IPAM{
-		config: c, now: time.Now, resolvConf: "/etc/resolv.conf", pools: map[string]*pool{}, alarms: map[string]string{},
+		config: c, now: now, resolvConf: resolvConf, pools: map[string]*pool{}, alarms: map[string]string{},
 		asking: map[string]int{}, used: make(chan struct{}, 1),
 	}
 	if c.Damaged {
