@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/hashicorp/raft"
 )
@@ -198,19 +200,16 @@ func (c *Cluster) find(view View, nameOrID string) (registered, error) {
 	return registered{}, fmt.Errorf("no node is called %q; there are %s", nameOrID, strings.Join(known, ", "))
 }
 
-// answers tells whether a node is alive, by the gossip or because it answers now.
+// answers tells whether a node is alive: it answers now, or nothing is heard from its address although the gossip has it as
+// alive. A host that refuses the connection runs no node, one where another node answers was installed anew.
 func (c *Cluster) answers(ctx context.Context, r registered) bool {
-	for _, m := range c.gossip.members() {
-		if m.ID == r.ID && m.Alive {
-			return true
+	if to, ok := c.address(r.ID); ok {
+		g, err := c.hello(ctx, to)
+		if err == nil || errors.Is(err, syscall.ECONNREFUSED) {
+			return g.Node.ID == r.ID
 		}
 	}
-	to, ok := c.address(r.ID)
-	if !ok {
-		return false
-	}
-	g, err := c.hello(ctx, to)
-	return err == nil && g.Node.ID == r.ID
+	return slices.ContainsFunc(c.gossip.members(), func(m member) bool { return m.ID == r.ID && m.Alive })
 }
 
 // outTxn removes all that belongs to a node, and fences its identity. Networks that it was the last to have go with it.

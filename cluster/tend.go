@@ -105,9 +105,7 @@ func (c *Cluster) tend(ctx context.Context, n *raftNode) error {
 func (c *Cluster) judge() bool {
 	view := c.View()
 	if how, fenced := view.fence(c.id); fenced {
-		if !c.isLeaving() {
-			c.setFenced(how)
-		}
+		c.setFenced(how)
 		return true
 	}
 	if _, ok := view.registration(c.id); ok {
@@ -121,7 +119,7 @@ func (c *Cluster) judge() bool {
 // setFenced is for a node that finds out that it is no longer wanted. One that left, and was cut short before it had
 // cleaned up, does so now.
 func (c *Cluster) setFenced(how string) {
-	if how == fencedByLeave {
+	if how == fencedByLeave || c.isLeaving() {
 		c.leave()
 		return
 	}
