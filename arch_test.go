@@ -38,7 +38,6 @@ var ownerOf = map[string]string{
 	"github.com/vishvananda/netns":         "kernel",
 	"github.com/google/nftables":           "kernel",
 	"github.com/mdlayher/netlink":          "kernel", // a type in an option of nftables
-	"github.com/coreos/go-iptables":        "kernel",
 	"github.com/hashicorp/memberlist":      "cluster",
 	"github.com/hashicorp/raft":            "cluster",
 	"github.com/hashicorp/go-hclog":        "cluster",
@@ -127,9 +126,26 @@ func sources(t *testing.T) []source {
 	return all
 }
 
-// TestLayers: arrows point down only. See docs/architecture.md.
-func TestLayers(t *testing.T) {
-	for _, s := range sources(t) {
+// TestTree reads the sources once and looks at them in many ways.
+func TestTree(t *testing.T) {
+	all := sources(t)
+	for name, check := range map[string]func(*testing.T, []source){
+		"Layers":          checkLayers,
+		"Libraries":       checkLibraries,
+		"StandardLibrary": checkStandardLibrary,
+		"PackageComments": checkPackageComments,
+		"Sizes":           checkSizes,
+		"Forbidden":       checkForbidden,
+		"VirtualTime":     checkVirtualTime,
+		"Options":         checkOptions,
+	} {
+		t.Run(name, func(t *testing.T) { check(t, all) })
+	}
+}
+
+// checkLayers: arrows point down only. See docs/architecture.md.
+func checkLayers(t *testing.T, all []source) {
+	for _, s := range all {
 		for _, imported := range s.imports() {
 			of, ours := strings.CutPrefix(imported, module)
 			if !ours {
@@ -173,9 +189,9 @@ func mayImport(s source, of string) string {
 	return ""
 }
 
-// TestLibraries: what is outside is known to one package, so that it can be changed there.
-func TestLibraries(t *testing.T) {
-	for _, s := range sources(t) {
+// checkLibraries: what is outside is known to one package, so that it can be changed there.
+func checkLibraries(t *testing.T, all []source) {
+	for _, s := range all {
 		for _, imported := range s.imports() {
 			if !strings.Contains(top(imported), ".") || strings.HasPrefix(imported, module) {
 				continue
@@ -193,10 +209,10 @@ func TestLibraries(t *testing.T) {
 	}
 }
 
-// TestStandardLibrary: who may speak HTTP, and that a plan cannot do anything.
-func TestStandardLibrary(t *testing.T) {
+// checkStandardLibrary: who may speak HTTP, and that a plan cannot do anything.
+func checkStandardLibrary(t *testing.T, all []source) {
 	io := []string{"net", "net/http", "os", "os/exec", "syscall", "golang.org/x/sys/unix", "io/fs", "path/filepath", "time"}
-	for _, s := range sources(t) {
+	for _, s := range all {
 		for _, imported := range s.imports() {
 			if (imported == "net/http" || strings.HasPrefix(imported, "net/http/")) && s.top() != "plugin" && s.top() != "cli" {
 				t.Errorf("%s imports %s: HTTP is spoken by plugin and cli", s.name, imported)
@@ -208,10 +224,10 @@ func TestStandardLibrary(t *testing.T) {
 	}
 }
 
-// TestPackageComments: each package has one, in doc.go or in its only file; a command has it in main.go.
-func TestPackageComments(t *testing.T) {
+// checkPackageComments: each package has one, in doc.go or in its only file; a command has it in main.go.
+func checkPackageComments(t *testing.T, all []source) {
 	packages := map[string][]source{} // by folder
-	for _, s := range sources(t) {
+	for _, s := range all {
 		switch {
 		case !s.isTest():
 			packages[s.folder()] = append(packages[s.folder()], s)
@@ -219,15 +235,15 @@ func TestPackageComments(t *testing.T) {
 			t.Errorf("%s: the comment of a package does not stand in a test", s.name)
 		}
 	}
-	for folder, all := range packages {
-		begins, file := "Package "+all[0].ast.Name.Name+" ", "doc.go"
-		if all[0].ast.Name.Name == "main" {
+	for folder, its := range packages {
+		begins, file := "Package "+its[0].ast.Name.Name+" ", "doc.go"
+		if its[0].ast.Name.Name == "main" {
 			begins, file = "", "main.go" // "Command demo …", or the name of the program
-		} else if len(all) == 1 {
-			file = path.Base(all[0].name)
+		} else if len(its) == 1 {
+			file = path.Base(its[0].name)
 		}
 		found := 0
-		for _, s := range all {
+		for _, s := range its {
 			if s.ast.Doc == nil {
 				continue
 			}
