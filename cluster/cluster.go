@@ -99,8 +99,8 @@ type Cluster struct {
 	state     State
 	reason    string
 	clusterID string
-	node      *raftNode             // nil: raft does not run
-	met       map[string]registered // by id: nodes that have answered and are not where the facts say, or not in them
+	node      *raftNode           // nil: raft does not run
+	met       map[string]greeting // by id: nodes that have answered and are not where the facts say, or not in them
 	leaving   bool
 	gone      chan struct{} // closed when this node has left
 
@@ -123,7 +123,7 @@ func New(cfg Config) (*Cluster, error) {
 	}
 	c := &Cluster{
 		cfg: cfg, timing: cfg.timing, targets: targets, log: cfg.Logger, raftLog: newRaftLog(cfg.Logger),
-		broken: make(chan struct{}), gone: make(chan struct{}), met: map[string]registered{}, state: Joining,
+		broken: make(chan struct{}), gone: make(chan struct{}), met: map[string]greeting{}, state: Joining,
 	}
 	c.alarms = &alarms{lasts: cfg.timing.alarm, onChange: c.all.wake}
 	d, err := c.load()
@@ -173,6 +173,10 @@ func (c *Cluster) live(ctx context.Context) error {
 		if err := c.takePart(ctx); err != nil {
 			return err
 		}
+	}
+	select { // one that was refused may still leave
+	case <-c.gone:
+	case <-ctx.Done():
 	}
 	if c.hasLeft() {
 		if err := c.discard(); err != nil {
@@ -242,12 +246,14 @@ func (c *Cluster) factsChanged() {
 func (c *Cluster) saveApplied(index uint64) {
 	if err := c.cfg.Log.Apply(Write{Key: keyApplied, Value: fmt.Appendf(nil, "%d", index)}); err != nil {
 		c.alarms.hold("disk", "the cluster's log cannot be written: "+err.Error())
+	} else {
+		c.alarms.clear("disk")
 	}
 }
 
 // storeFailed holds raft until it is shut down: it could not save its term.
 func (c *Cluster) storeFailed(err error) {
-	c.alarms.hold("disk", "the cluster's log cannot be written, this node no longer takes part in decisions: "+err.Error())
+	c.alarms.hold("term", "the cluster's log cannot be written, this node no longer takes part in decisions: "+err.Error())
 	<-c.broken
 }
 

@@ -103,9 +103,13 @@ func (l *lab) host(join ...string) *testNode {
 	l.next++
 	addr := netip.AddrFrom4([4]byte{127, 0, 0, l.next + 1})
 	n := &testNode{t: l.t, kv: newMemKV()}
+	gossip, port := freePort(l.t, addr), freePort(l.t, addr)
+	for gossip == port {
+		port = freePort(l.t, addr)
+	}
 	n.cfg = Config{
 		Secret: []byte(l.secret), Join: join, Advertise: addr, Name: fmt.Sprintf("node-%d", l.next+1),
-		GossipPort: freePort(l.t, addr), RaftPort: freePort(l.t, addr), Dir: l.t.TempDir(), Log: n.kv, Version: "test",
+		GossipPort: gossip, RaftPort: port, Dir: l.t.TempDir(), Log: n.kv, Version: "test",
 		Logger: testLogger(l.t, fmt.Sprintf("node-%d", l.next+1)), timing: quick(),
 	}
 	return n

@@ -27,11 +27,11 @@ func (c *Cluster) enter(ctx context.Context) error {
 			break
 		}
 		c.founder.Store(c.standsFirst(ctx))
-		i := slices.IndexFunc(replies, func(r reply) bool { return r.err == nil && r.Cluster != "" })
+		members := slices.DeleteFunc(slices.Clone(replies), func(r reply) bool { return r.err != nil || r.Cluster == "" })
 		switch {
-		case i >= 0:
+		case len(members) > 0:
 			f = founding{}
-			if done, err := c.join(ctx, replies[i], replies); done || err != nil {
+			if done, err := c.join(ctx, members); done || err != nil {
 				return err
 			}
 		case c.founder.Load():

@@ -80,12 +80,12 @@ func (c *Cluster) compare(addr netip.Addr, g greeting) {
 	if view.Index() > 0 && (!registered || have.at() == g.Node.at()) {
 		delete(c.met, g.Node.ID)
 	} else {
-		c.met[g.Node.ID] = g.Node
+		c.met[g.Node.ID] = g
 	}
 }
 
-// ask greets all that are listed in JOIN or known by the gossip, at once, and returns the answers in a fixed order. This
-// node itself is not among them.
+// ask greets all that are listed in JOIN or were found out otherwise, at once, and returns the answers in a fixed order.
+// This node itself is not among them.
 func (c *Cluster) ask(ctx context.Context) []reply {
 	var asked []reply
 	for _, t := range c.targets {
@@ -94,15 +94,33 @@ func (c *Cluster) ask(ctx context.Context) []reply {
 			asked = append(asked, reply{target: t.String(), addr: addr, err: err})
 		}
 	}
-	for _, m := range c.gossip.members() {
-		addr := netip.AddrPortFrom(m.Addr, m.RaftPort)
-		listed := slices.ContainsFunc(asked, func(r reply) bool { return r.addr == addr })
-		if m.Alive && m.Addr.IsValid() && m.RaftPort != 0 && m.ID != c.id && !listed {
-			asked = append(asked, reply{target: m.Addr.String(), addr: addr})
+	for _, addr := range c.foundOut() {
+		if !slices.ContainsFunc(asked, func(r reply) bool { return r.addr == addr }) {
+			asked = append(asked, reply{target: addr.Addr().String(), addr: addr})
 		}
 	}
 	c.greetAll(ctx, asked)
 	return slices.DeleteFunc(asked, func(r reply) bool { return errors.Is(r.err, errSelf) })
+}
+
+// foundOut is where other nodes are that JOIN need not list: those that the gossip has as alive, and those that have said
+// that they know a cluster, since another host's JOIN lists this one.
+func (c *Cluster) foundOut() []netip.AddrPort {
+	var all []netip.AddrPort
+	for _, m := range c.gossip.members() {
+		if m.Alive && m.Addr.IsValid() && m.RaftPort != 0 && m.ID != c.id {
+			all = append(all, netip.AddrPortFrom(m.Addr, m.RaftPort))
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, g := range c.met {
+		if g.Cluster != "" {
+			all = append(all, g.Node.at())
+		}
+	}
+	slices.SortFunc(all, netip.AddrPort.Compare)
+	return slices.Compact(all)
 }
 
 // greetAll fills in the answers.

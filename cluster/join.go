@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // joined is the answer to who wants to join.
@@ -12,29 +13,37 @@ type joined struct {
 	Cluster string `json:"cluster"`
 }
 
-// join asks a node that knows a cluster to be let in. It tells whether this node is in afterwards; if not, the state says
-// why and the next round tries again.
-func (c *Cluster) join(ctx context.Context, via reply, all []reply) (bool, error) {
-	for _, r := range all {
-		if r.err == nil && r.Cluster != "" && r.Cluster != via.Cluster {
+// join asks the nodes that know a cluster to be let in, one after the other. It tells whether this node is in afterwards;
+// if not, the state says why and the next round tries again.
+func (c *Cluster) join(ctx context.Context, members []reply) (bool, error) {
+	for _, r := range members[1:] {
+		if r.Cluster != members[0].Cluster {
 			c.setState(Refused, fmt.Sprintf("%s is in cluster %s and %s in cluster %s: JOIN must name nodes of one cluster",
-				via.target, via.Cluster, r.target, r.Cluster))
+				members[0].target, members[0].Cluster, r.target, r.Cluster))
 			return false, nil
 		}
 	}
-	c.setState(Joining, "asking "+via.target)
-	limited, cancel := context.WithTimeout(ctx, c.timing.propose)
-	defer cancel()
-	var a joined
-	_, err := c.call(limited, via.addr, opJoin, c.registration(), &a)
-	switch code := codeOf(err); {
-	case err == nil && a.Cluster != "":
-		return true, c.enterCluster(a.Cluster)
-	case code == codeRefused || code == codeFenced:
-		c.setState(Refused, err.Error())
-	case ctx.Err() == nil:
-		c.setState(Joining, fmt.Sprintf("%s: %v", via.target, err))
+	var failed []string
+	for _, via := range members {
+		limited, cancel := context.WithTimeout(ctx, c.timing.propose)
+		var a joined
+		_, err := c.call(limited, via.addr, opJoin, c.registration(), &a)
+		cancel()
+		switch code := codeOf(err); {
+		case err == nil && a.Cluster == via.Cluster:
+			return true, c.enterCluster(a.Cluster)
+		case code == codeFenced:
+			c.setFenced(err.Error())
+			return false, nil
+		case code == codeRefused:
+			c.setState(Refused, err.Error())
+			return false, nil
+		case ctx.Err() != nil:
+			return false, nil
+		}
+		failed = append(failed, fmt.Sprintf("%s: %v", via.target, err))
 	}
+	c.setState(Joining, strings.Join(failed, "; "))
 	return false, nil
 }
 

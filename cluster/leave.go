@@ -13,13 +13,14 @@ import (
 )
 
 // Leave takes this node out of the cluster for ever: its facts and what it published go, and its identity is refused
-// from then on. Run goes on and does nothing; the next start is a new node. Leaving again is no error.
+// from then on. Run goes on and does nothing; the next start is a new node. Leaving again is no error. One that was
+// forgotten has nothing to take out, and only cleans up here.
 func (c *Cluster) Leave(ctx context.Context) error {
 	if c.hasLeft() {
 		return c.departed(ctx)
 	}
 	c.setLeaving(true)
-	if c.cluster() != "" && c.hasOthers() {
+	if state, _ := c.stateNow(); state != Refused && c.cluster() != "" && c.hasOthers() {
 		if err := c.takeOut(ctx); err != nil {
 			c.setLeaving(false)
 			return fmt.Errorf("leave: %w", err)
@@ -73,8 +74,24 @@ func (c *Cluster) takeOut(ctx context.Context) error {
 
 // handOver makes another node the leader, and a voter first if nobody else is.
 func (c *Cluster) handOver(ctx context.Context, n *raftNode) error {
-	var others []string
+	wake, stop := c.own.watch()
+	defer stop()
+	for n.leads() || c.leader() == "" {
+		err := c.secondVoter(ctx, n)
+		if err == nil {
+			err = await(ctx, n.LeadershipTransfer())
+		}
+		if !waitFor(ctx, wake, retryPause) {
+			return fmt.Errorf("%w: no other node took the lead: %w", ErrNoQuorum, errors.Join(err, ctx.Err()))
+		}
+	}
+	return nil
+}
+
+// secondVoter gives another node a vote if this one is alone with its own.
+func (c *Cluster) secondVoter(ctx context.Context, n *raftNode) error {
 	voters := 0
+	var others []string
 	for _, s := range n.servers() {
 		if s.Suffrage == raft.Voter {
 			voters++
@@ -82,32 +99,16 @@ func (c *Cluster) handOver(ctx context.Context, n *raftNode) error {
 			others = append(others, string(s.ID))
 		}
 	}
-	if voters < 2 {
-		is := c.ready(ctx, n, others)
-		for _, s := range n.servers() {
-			if is[string(s.ID)] {
-				if err := await(ctx, n.AddVoter(s.ID, s.Address, 0, c.timing.propose)); err != nil {
-					return fmt.Errorf("%w: %w", ErrNoQuorum, err)
-				}
-				voters++
-				break
-			}
+	if voters > 1 {
+		return nil
+	}
+	is := c.ready(ctx, n, others)
+	for _, s := range n.servers() {
+		if is[string(s.ID)] {
+			return await(ctx, n.AddVoter(s.ID, s.Address, 0, c.timing.propose))
 		}
 	}
-	if voters < 2 {
-		return fmt.Errorf("%w: this node alone votes, and no other is there to take over", ErrNoQuorum)
-	}
-	wake, stop := c.own.watch()
-	defer stop()
-	if err := await(ctx, n.LeadershipTransfer()); err != nil {
-		c.log.WithError(err).Debug("cluster: hand over the lead")
-	}
-	for n.leads() || c.leader() == "" {
-		if !waitFor(ctx, wake, retryPause) {
-			return fmt.Errorf("%w: no other node took the lead", ErrNoQuorum)
-		}
-	}
-	return nil
+	return errors.New("this node alone votes, and no other is there with all facts")
 }
 
 // leave ends taking part; the rest follows in live.

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"
@@ -109,8 +110,14 @@ func TestForget(t *testing.T) {
 		s := gone.c.Status()
 		return s.State == Refused && strings.Contains(s.Reason, "forgotten by the cluster")
 	})
-	if _, err := gone.c.Propose(t.Context(), Txn{Then: []Op{{Key: "a", Value: []byte("1")}}}); err == nil {
-		t.Error("the forgotten one can write")
+	if _, err := gone.c.Propose(t.Context(), Txn{Then: []Op{{Key: "a", Value: []byte("1")}}}); !errors.Is(err, ErrNotMember) {
+		t.Errorf("the forgotten one writes: %v", err)
 	}
 	oneCluster(t, left...)
+	if err := gone.c.Leave(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	gone.stop()
+	gone.up()
+	oneCluster(t, nodes...)
 }

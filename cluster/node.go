@@ -111,7 +111,7 @@ func (c *Cluster) known() []registered {
 	all := view.registered()
 	for i, r := range all {
 		if m, ok := met[r.ID]; ok {
-			all[i] = m
+			all[i] = m.Node
 			delete(met, r.ID)
 		}
 	}
@@ -123,8 +123,8 @@ func (c *Cluster) known() []registered {
 		all = append(all, registered{ID: strings.TrimPrefix(f.Key, belowFenced), Name: fenced.Name, Forgotten: true})
 	}
 	if view.Index() == 0 {
-		for _, r := range met {
-			all = append(all, r)
+		for _, m := range met {
+			all = append(all, m.Node)
 		}
 	}
 	return all
@@ -138,11 +138,12 @@ func (c *Cluster) address(id string) (netip.AddrPort, bool) {
 		}
 	}
 	c.mu.Lock()
-	r, ok := c.met[id]
+	met, ok := c.met[id]
 	c.mu.Unlock()
-	if !ok {
-		r, ok = c.View().registration(id)
+	if ok {
+		return met.Node.at(), true
 	}
+	r, ok := c.View().registration(id)
 	return r.at(), ok
 }
 

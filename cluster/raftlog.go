@@ -170,6 +170,9 @@ const termKey = "CurrentTerm"
 
 // SetUint64 is of raft.StableStore.
 func (s *raftStore) SetUint64(key []byte, value uint64) error {
+	if have, err := s.GetUint64(key); err == nil && have == value {
+		return nil // NewRaft saves the term that it has just read
+	}
 	err := s.Set(key, binary.BigEndian.AppendUint64(nil, value))
 	if err != nil && string(key) == termKey && s.failed != nil {
 		s.failed(err)

@@ -124,7 +124,7 @@ func (c *Cluster) setFenced(how string) {
 		return
 	}
 	c.setState(Refused, fmt.Sprintf(
-		"this node was %s by the cluster: its addresses may belong to others; remove the plugin with its state to join as a new node", how))
+		"this node was %s by the cluster, and its addresses may belong to others: run `carrick leave` here and start the plugin again, then it joins as a new node", how))
 }
 
 // lead makes at most one change to the servers of raft, and tells whether there may be another.

@@ -163,6 +163,9 @@ func (t *transport) dial(ctx context.Context, addr netip.AddrPort, alpn string) 
 	}
 	if bytes.Equal(conn.ConnectionState().PeerCertificates[0].Raw, t.creds.cert.Certificate[0]) {
 		conn.Close()
+		if addr != t.local {
+			t.twin(addr.Addr())
+		}
 		return nil, "", fmt.Errorf("%s: %w", addr, errSelf)
 	}
 	return conn, id, nil

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -148,6 +149,11 @@ func (t *transport) serve(ctx context.Context, raw net.Conn, config *tls.Config)
 	if err != nil {
 		return // VerifyConnection has seen to it
 	}
+	if from, bad := netip.ParseAddrPort(raw.RemoteAddr().String()); bad == nil && from.Addr().Unmap() != t.local.Addr() &&
+		bytes.Equal(state.PeerCertificates[0].Raw, t.creds.cert.Certificate[0]) {
+		t.twin(from.Addr().Unmap())
+		return
+	}
 	t.mu.Lock()
 	t.conns[raw] = true
 	t.mu.Unlock()
@@ -162,6 +168,12 @@ func (t *transport) serve(ctx context.Context, raw net.Conn, config *tls.Config)
 		}
 	}
 	h(conn, peer)
+}
+
+// twin raises the alarm about a host that has this node's key.
+func (t *transport) twin(addr netip.Addr) {
+	t.alarms.raise("twin "+addr.String(), addr.String()+
+		" has the key of this node: one of the two runs on a copy of the other's disk; stop it, and remove its state")
 }
 
 // handshakeFailed raises the alarm when it was for the SECRET; anything else may be a port scanner.
