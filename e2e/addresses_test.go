@@ -94,7 +94,7 @@ func askedFor(s *scene) {
 func addressStays(s *scene) {
 	n := s.network("blue")
 	peer := s.run(s.hosts[1], "peer", "--network", "blue")
-	c := s.run(s.hosts[0], "c", "--network", "blue", "--ip", at(n.v4, 50).String(), "--ip6", at(n.v6, 50).String())
+	c := s.run(s.hosts[0], "stays", "--network", "blue", "--ip", at(n.v4, 50).String(), "--ip6", at(n.v6, 50).String())
 	for _, verbs := range [][]string{{"restart"}, {"stop", "start"}, {"kill", "start"}} {
 		for _, verb := range verbs {
 			s.docker(c.host, verb, c.name)
@@ -106,6 +106,6 @@ func addressStays(s *scene) {
 		s.reach(allPairs("blue", now, peer))
 	}
 	s.docker(c.host, "rm", "-f", c.name)
-	c = s.run(s.hosts[0], "c", "--network", "blue", "--ip", at(n.v4, 50).String(), "--ip6", at(n.v6, 50).String())
+	c = s.run(s.hosts[0], "stays", "--network", "blue", "--ip", at(n.v4, 50).String(), "--ip6", at(n.v6, 50).String())
 	s.reach(allPairs("blue", c, peer))
 }

@@ -122,7 +122,7 @@ func sharedNamespace(s *scene) {
 func inspect(s *scene) {
 	n := s.network("blue", "--label", "colour=blue")
 	h := s.hosts[0]
-	c := s.run(h, "c", "--network", "blue", "--mac-address", "02:00:00:00:00:07", "--network-alias", "sea")
+	c := s.run(h, "seen", "--network", "blue", "--mac-address", "02:00:00:00:00:07", "--network-alias", "sea")
 	other := s.run(h, "other", "--network", "blue")
 	var networks []struct {
 		Driver     string
@@ -146,7 +146,7 @@ func inspect(s *scene) {
 		s.Errorf("containers %+v, want two", got.Containers)
 	}
 	for _, in := range got.Containers {
-		if in.Name == "c" && in.MacAddress != "02:00:00:00:00:07" {
+		if in.Name == "seen" && in.MacAddress != "02:00:00:00:00:07" {
 			s.Errorf("MAC address %s, was asked to be 02:00:00:00:00:07", in.MacAddress)
 		}
 	}
@@ -160,7 +160,7 @@ func inspect(s *scene) {
 		}
 	}
 	// Docker's own names of one host work beside ours.
-	for _, name := range []string{"c", "sea"} {
+	for _, name := range []string{"seen", "sea"} {
 		s.exec(other, "ping", "-c", "1", "-W", "5", name)
 	}
 	if all := s.networks(h); len(all) != 1 || all[0].Local != 2 || all[0].MTU != 1450 || all[0].Mode != "overlay" {

@@ -20,9 +20,6 @@ var faults = []scenario{
 // dead, and than the entries of neighbours live.
 const aMinute = 60 * time.Second
 
-// packets is how many a probe sends in that time.
-func packets(d time.Duration) int { return int(d / probeEvery) }
-
 func pluginKilled(s *scene) {
 	s.network("blue")
 	all := s.runOnAll("c", "--network", "blue")
@@ -74,7 +71,7 @@ func pluginDisabled(s *scene) {
 	s.docker(away, "plugin", "disable", "-f", plugin)
 	late := s.run(s.hosts[2], "late", "--network", "blue")
 	s.docker(s.hosts[0], "rm", "-f", s.run(s.hosts[0], "short", "--network", "blue").name)
-	s.more(probes, packets(aMinute))
+	s.pass(aMinute)
 	s.docker(away, "plugin", "enable", plugin)
 	s.joined(s.hosts...)
 	s.more(probes, 100)
@@ -91,7 +88,7 @@ func engineKilled(s *scene) {
 	probes := s.probe(allPairs("blue", all...))
 	s.more(probes, 20)
 	s.all(func(h *lab.Host) error { return h.KillEngine(s.ctx) })
-	s.more(probes, packets(15*time.Second))
+	s.pass(15 * time.Second)
 	s.lossless("dockerd killed on all hosts", probes, true)
 	s.all(func(h *lab.Host) error { return h.StartEngine(s.ctx) })
 	s.joined(s.hosts...)
@@ -116,10 +113,10 @@ func liveRestore(s *scene) {
 	probes := s.probe(allPairs("blue", all...))
 	s.more(probes, 20)
 	s.all(func(h *lab.Host) error { return h.KillEngine(s.ctx) })
-	s.more(probes, packets(5*time.Second))
+	s.pass(5 * time.Second)
 	s.all(func(h *lab.Host) error { return h.StartEngine(s.ctx, "--live-restore") })
 	s.joined(s.hosts...)
-	s.more(probes, packets(5*time.Second))
+	s.pass(5 * time.Second)
 	s.lossless("dockerd killed on all hosts and started again with --live-restore", probes, true)
 	s.all(func(h *lab.Host) error { return s.hasEndpoints(h, 1) })
 	more := s.runOnAll("more", "--network", "blue")

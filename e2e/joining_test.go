@@ -22,8 +22,8 @@ func sameSubnets(s *scene) {
 	s.must(s.create(s.hosts[0], "blue", "--ipv6", "--subnet", v4.String(), "--subnet", v6.String()))
 	s.must(s.create(s.hosts[1], "blue", "--subnet", v6.String(), "--ipv6", "--subnet", v4.String()))
 	s.must(s.create(s.hosts[2], "azul", "--ipv6", "--subnet", v4.String(), "--subnet", v6.String()))
-	a, b := s.run(s.hosts[0], "a", "--network", "blue"), s.run(s.hosts[1], "b", "--network", "blue")
-	c := s.run(s.hosts[2], "c", "--network", "azul")
+	a, b := s.run(s.hosts[0], "c1", "--network", "blue"), s.run(s.hosts[1], "c2", "--network", "blue")
+	c := s.run(s.hosts[2], "c3", "--network", "azul")
 	s.reach(append(allPairs("blue", a, b), between("blue", []*container{c}, []*container{a, b})...))
 	s.reach(between("azul", []*container{a, b}, []*container{c}))
 }

@@ -58,24 +58,26 @@ func overlayMTU(s *scene) {
 				s.Errorf("%s: want MTU %d: %s", c, mtu, link)
 			}
 		}
-		for _, hop := range allPairs(network, all...) {
-			headers := echo4
-			if hop.to.Is6() {
-				headers = echo6
+		s.must(onAll(allPairs(network, all...), func(h hop) error {
+			if err := s.pingWhole(h, mtu); err != nil {
+				return fmt.Errorf("%s: a packet of %d bytes does not arrive: %w", h, mtu, err)
 			}
-			full := func(bytes int) error { // one too large is refused at once, and yet ping waits
-				_, err := hop.from.host.Run(s.ctx, hop.from.in("ping", "-n", "-c", "1", "-W", "1", "-M", "do",
-					"-s", fmt.Sprint(bytes-headers), hop.to.String())...)
-				return err
+			if s.pingWhole(h, mtu+1) == nil {
+				return fmt.Errorf("%s: a packet of %d bytes arrives unfragmented, the MTU is %d", h, mtu+1, mtu)
 			}
-			if err := full(mtu); err != nil {
-				s.Errorf("%s: a packet of %d bytes does not arrive: %v", hop, mtu, err)
-			}
-			if full(mtu+1) == nil {
-				s.Errorf("%s: a packet of %d bytes arrives unfragmented, the MTU is %d", hop, mtu+1, mtu)
-			}
-		}
+			return nil
+		}))
 	}
+}
+
+// pingWhole sends one packet of so many bytes that may not be fragmented.
+func (s *scene) pingWhole(h hop, bytes int) error {
+	headers := echo4
+	if h.to.Is6() {
+		headers = echo6
+	}
+	_, err := h.from.host.Run(s.ctx, h.from.in("ping", "-n", "-c", "1", "-W", "5", "-M", "do", "-s", fmt.Sprint(bytes-headers), h.to.String())...)
+	return err
 }
 
 func overlayMulticast(s *scene) {
@@ -175,8 +177,8 @@ func bridgeReaches(s *scene) {
 		})
 	}
 	h := s.hosts[0]
-	one := []*container{s.run(h, "a", "--network", "one"), s.serve(h, "b", "--network", "one")}
-	two := []*container{s.run(h, "c", "--network", "two")}
+	one := []*container{s.run(h, "one1", "--network", "one"), s.serve(h, "one2", "--network", "one")}
+	two := []*container{s.run(h, "two1", "--network", "two")}
 	// The same addresses on another host are other containers.
 	far := s.run(s.hosts[1], "far", "--network", "one", "--ip", one[1].nets["one"].v4.String())
 	s.reach(allPairs("one", one...))

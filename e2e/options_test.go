@@ -32,10 +32,10 @@ func mtuOption(s *scene) {
 		v4, v6 := s.nextSubnets()
 		flags := []string{"--ipv6", "--subnet", v4.String(), "--subnet", v6.String(), "-o", "mode=" + mode}
 		for _, wrong := range []string{"0", "1279", "65536", "many", "-1", "1400.5"} {
-			s.refused(h, []string{wrong}, createArgs(mode, append(flags, "-o", mtuName+"="+wrong)...)...)
+			s.refused(h, []string{wrong}, createArgs("in-"+mode, append(flags, "-o", mtuName+"="+wrong)...)...)
 		}
-		s.must(s.create(h, mode, append(flags, "-o", mtuName+"=1337")...))
-		c := s.run(h, mode, "--network", mode)
+		s.must(s.create(h, "in-"+mode, append(flags, "-o", mtuName+"=1337")...))
+		c := s.run(h, "in-"+mode, "--network", "in-"+mode)
 		if link := s.exec(c, "ip", "-o", "link", "show", "eth0"); !strings.Contains(link, " mtu 1337 ") {
 			s.Errorf("mode %s: want MTU 1337: %s", mode, link)
 		}

@@ -97,15 +97,9 @@ func (s *scene) more(probes []*probe, n int) {
 	for i, p := range probes {
 		want[i] = p.replies() + n
 	}
-	s.waitFor(probes, func(i int) bool { return probes[i].replies() >= want[i] }, time.Duration(n)*probeEvery)
-}
-
-// waitFor ends the scenario if a probe does not do what is wanted within patience beyond the time it needs.
-func (s *scene) waitFor(probes []*probe, ok func(i int) bool, needs time.Duration) {
-	s.Helper()
-	_, err := s.wait(needs+patience, func() error {
+	_, err := s.wait(patience, func() error {
 		for i, p := range probes {
-			if !ok(i) {
+			if p.replies() < want[i] {
 				return fmt.Errorf("probe %s: no reply for a long time: %d so far; %s", p.hop, p.replies(), p.stderr.String())
 			}
 		}

@@ -166,10 +166,10 @@ func withoutSecret(s *scene) {
 	if all := s.networks(h); len(all) != 1 || all[0].Mode != "bridge" {
 		s.Errorf("without SECRET the default mode is bridge, got %+v", all)
 	}
-	s.reach(allPairs("alone", s.run(h, "a", "--network", "alone"), s.run(h, "b", "--network", "alone")))
+	s.reach(allPairs("alone", s.run(h, "c1", "--network", "alone"), s.run(h, "c2", "--network", "alone")))
 	// Everything is chosen: subnets out of the plugin's own pools.
 	s.must(s.create(h, "chosen"))
-	s.reach(allPairs("chosen", s.run(h, "c", "--network", "chosen"), s.run(h, "d", "--network", "chosen")))
+	s.reach(allPairs("chosen", s.run(h, "c3", "--network", "chosen"), s.run(h, "c4", "--network", "chosen")))
 	s.must(s.sweep(h))
 	s.set(h, s.venue.settings())
 	s.resume(h)

@@ -166,15 +166,20 @@ func (v *venue) logSizes() map[string]int {
 }
 
 // makeGatewayBridge makes what the engine makes itself for the first container without a gateway, with the same options,
-// so that a dump taken now can be compared with one taken when containers have come and gone.
+// and runs a container in each of the engine's own ways, since the first one leaves something: so that a dump taken now
+// can be compared with one taken when containers have come and gone.
 func (s *scene) makeGatewayBridge(h *lab.Host) error {
 	const opt = "com.docker.network.bridge."
 	if _, err := h.Docker(s.ctx, "network", "create", "-d", "bridge", "-o", opt+"name=docker_gwbridge",
 		"-o", opt+"enable_icc=false", "-o", opt+"enable_ip_masquerade=true", "docker_gwbridge"); err != nil {
 		return err
 	}
-	_, err := h.Docker(s.ctx, "run", "--rm", "--network", "docker_gwbridge", lab.Image, "true")
-	return err
+	for _, network := range []string{"docker_gwbridge", "bridge", "host", "none"} {
+		if _, err := h.Docker(s.ctx, "run", "--rm", "--network", network, lab.Image, "true"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // likeARealHost checks what makes the lab's hosts worth testing on: both are what users have.
