@@ -35,11 +35,9 @@ func (c *Cluster) makeGossip() error {
 	return err
 }
 
-// membersChanged: other nodes, or what they have said, are not what they were.
-func (c *Cluster) membersChanged() {
-	c.own.wake()
-	c.all.wake()
-}
+// membersChanged: other nodes, or what they have said, are not what they were. What follows the facts alone is not woken:
+// records come by the thousand.
+func (c *Cluster) membersChanged() { c.all.wake() }
 
 // Attend says whether this node takes part in a network: whether it wants to hear of it, and have its broadcasts.
 func (c *Cluster) Attend(network string, on bool) {
