@@ -63,7 +63,7 @@ func forgotten(s *scene) {
 			return nil
 		})
 	})
-	_, err := s.hosts[0].Run(s.ctx, binary, "forget", h.Name)
+	_, err := s.hosts[0].Run(s.ctx, binary, "forget", "--yes", h.Name)
 	s.must(err)
 	s.joined(s.others(h)...)
 	// What it had is free.

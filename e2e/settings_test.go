@@ -87,7 +87,7 @@ func (s *scene) says(h *lab.Host, list ...string) {
 // dismiss takes a host out of the cluster and the plugin off it, and checks that nothing of it is left there.
 func (s *scene) dismiss(h *lab.Host) {
 	s.Helper()
-	_, err := h.Run(s.ctx, binary, "leave")
+	_, err := h.Run(s.ctx, binary, "leave", "--yes")
 	s.must(err)
 	s.uninstall(h)
 	if err := s.asBefore(h, s.venue.bare[h.Name]); err != nil {
