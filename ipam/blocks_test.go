@@ -324,7 +324,7 @@ func TestSecretTakenAway(t *testing.T) {
 }
 
 func TestNewerRecordsAreNotGuessedAt(t *testing.T) {
-	m := &memory{values: map[string][]byte{"pool/x": []byte(`{"v":2}`)}}
+	m := &memory{limit: -1, values: map[string][]byte{"pool/x": []byte(`{"v":2}`)}}
 	_, err := New(Config{Store: m})
 	want(t, err, "format version 2, this program knows 1")
 }

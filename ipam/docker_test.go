@@ -385,3 +385,62 @@ func TestManyAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestCrashInCreation: whatever was written when the process died, the driver's Unbind and Docker's ReleasePool leave
+// nothing, and the network can be created again.
+func TestCrashInCreation(t *testing.T) {
+	for _, shared := range []bool{false, true} {
+		died := 0
+		for limit := 0; ; limit++ {
+			h := newHost(t, newWorld().node("host1"))
+			h.store.limit = limit
+			pool, _, err := h.create(dockerID, PoolRequest{Pool: "10.1.0.0/24", SubPool: "10.1.0.64/26"}, shared)
+			if err == nil {
+				_, err = h.RequestAddress(t.Context(), pool, "", macOptions(mac(1)))
+			}
+			h.store.limit = -1
+			h.restart(false)
+			if err == nil {
+				if got := h.Status()[0]; got.Used != 1 || got.Network != dockerID {
+					t.Errorf("after everything was written: %+v", got)
+				}
+				break
+			}
+			died++
+			if err := h.remove(dockerID, "carrick|10.1.0.0/24|", ""); err != nil {
+				t.Fatal(err)
+			}
+			if len(h.store.values) != 0 {
+				t.Errorf("left over after %d writes: %v", limit, h.store.values)
+			}
+			if pool, _, err = h.create(dockerID, PoolRequest{Pool: "10.1.0.0/24"}, shared); err != nil {
+				t.Fatal(err)
+			}
+			addressOf(t, h, pool, "", 2)
+		}
+		if died < 4 {
+			t.Errorf("only %d writes", died)
+		}
+	}
+}
+
+// TestGatewayThatDockerWasTold is nobody's, whatever the network has.
+func TestGatewayThatDockerWasTold(t *testing.T) {
+	h := newHost(t, nil)
+	id, prefix, _, err := h.RequestPool(t.Context(), PoolRequest{Space: localSpace, Pool: "10.1.0.0/24"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.RequestAddress(t.Context(), id, "", gatewayOption()); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Bind(t.Context(), dockerID, "", []cluster.Subnet{{Prefix: prefix}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := addressOf(t, h, id, "", 1); got != "10.1.0.2" {
+		t.Errorf("%s", got)
+	}
+	if got, err := h.RequestAddress(t.Context(), id, "10.1.0.1", gatewayOption()); err != nil || got.Addr().String() != "10.1.0.1" {
+		t.Errorf("replay: %s %v", got, err)
+	}
+}

@@ -22,7 +22,7 @@ type memory struct {
 	mu     sync.Mutex
 	values map[string][]byte
 	fail   error // of Apply
-	writes int
+	limit  int   // Apply calls that are still done, and -1: no limit; the process is dead after that
 }
 
 func (m *memory) Prefix(prefix string) iter.Seq2[string, []byte] {
@@ -44,10 +44,13 @@ func (m *memory) Apply(writes ...store.Write) error {
 	if m.fail != nil {
 		return m.fail
 	}
+	if m.limit == 0 {
+		return errDead
+	}
+	m.limit--
 	if m.values == nil {
 		m.values = map[string][]byte{}
 	}
-	m.writes++
 	for _, w := range writes {
 		if w.Value == nil {
 			delete(m.values, w.Key)
@@ -57,6 +60,8 @@ func (m *memory) Apply(writes ...store.Write) error {
 	}
 	return nil
 }
+
+var errDead = errors.New("the process is dead")
 
 func (m *memory) setFail(err error) {
 	m.mu.Lock()
@@ -213,7 +218,7 @@ func newHost(t interface {
 	Fatal(...any)
 	Helper()
 }, n *node) *host {
-	h := &host{t: t, store: &memory{}, node: n, clock: newClock()}
+	h := &host{t: t, store: &memory{limit: -1}, node: n, clock: newClock()}
 	h.restart(false)
 	return h
 }

@@ -123,8 +123,15 @@ func (r *poolRecord) rangeOf() netip.Prefix {
 
 // subnet is the pool with what may not be an endpoint's.
 func (r *poolRecord) subnet() cluster.Subnet {
-	if r.Network != "" {
-		return r.Subnet
+	if s := r.Subnet; r.Network != "" {
+		if r.Gateway.IsValid() && r.Gateway != s.Gateway { // Docker believes so, and tells containers
+			s.Aux = maps.Clone(s.Aux)
+			if s.Aux == nil {
+				s.Aux = map[string]netip.Addr{}
+			}
+			s.Aux["Docker's gateway"] = r.Gateway
+		}
+		return s
 	}
 	return cluster.Subnet{Prefix: r.Prefix, Range: r.rangeOf(), Gateway: r.Gateway, Aux: auxOf(r.Aux)}
 }
