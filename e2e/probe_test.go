@@ -47,7 +47,7 @@ func (s *scene) probe(hops []hop) []*probe {
 	for _, h := range hops {
 		p := &probe{hop: h, seen: map[int]bool{}, done: make(chan struct{})}
 		interval := strconv.FormatFloat(probeEvery.Seconds(), 'f', -1, 64)
-		p.cmd = h.from.host.Command(s.ctx, h.from.in("ping", "-n", "-D", "-i", interval, h.to.String())...)
+		p.cmd = h.from.host.Command(s.probing, h.from.in("ping", "-n", "-D", "-i", interval, h.to.String())...)
 		p.cmd.Stderr = &p.stderr
 		out, err := p.cmd.StdoutPipe()
 		s.must(err)

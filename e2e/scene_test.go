@@ -19,6 +19,8 @@ const (
 	// patience is how long a condition may take to come true. What is slower than the aims that the scenarios print is
 	// not yet wrong: the machine may be busy.
 	patience = 90 * time.Second
+	// slow is when a condition took so long that one wants to know for what.
+	slow = 10 * time.Second
 	// every is how often a condition is looked at.
 	every = 50 * time.Millisecond
 	// logLines is how much of an engine's log is printed when a scenario fails, from the end.
@@ -30,6 +32,7 @@ const (
 type scene struct {
 	*testing.T
 	ctx     context.Context
+	probing context.Context // ends with the scenario, and the probes with it
 	venue   *venue
 	hosts   []*lab.Host
 	logs    map[string]int // lengths of the engines' logs when it began
@@ -91,14 +94,24 @@ func (s *scene) refused(h *lab.Host, words []string, args ...string) {
 	}
 }
 
-// until waits for f to succeed, says how long that took, and returns it.
+// until waits for f to succeed, says how long that took and what was missing last, and returns how long.
 func (s *scene) until(what string, f func() error) time.Duration {
 	s.Helper()
-	took, err := s.wait(patience, f)
+	var missing error
+	took, err := s.wait(patience, func() error {
+		err := f()
+		if err != nil {
+			missing = err
+		}
+		return err
+	})
 	if err != nil {
 		s.Fatalf("%s: not after %s: %v", what, took, err)
 	}
 	s.Logf("%s after %s", what, took)
+	if took > slow {
+		s.Logf("  until then: %v", missing)
+	}
 	return took
 }
 

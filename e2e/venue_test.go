@@ -45,12 +45,15 @@ func (v *venue) play(t *testing.T, sc scenario) {
 	if v.lab == nil {
 		v.open(ctx, t)
 	}
-	s := &scene{T: t, ctx: ctx, venue: v, hosts: v.lab.Hosts, logs: v.logSizes(), began: time.Now()}
+	probing, stopProbes := context.WithCancel(ctx)
+	defer stopProbes()
+	s := &scene{T: t, ctx: ctx, probing: probing, venue: v, hosts: v.lab.Hosts, logs: v.logSizes(), began: time.Now()}
 	// Runs after the scenario even if that ended by FailNow, and ends the lab if nothing else can be trusted.
 	defer func() {
 		if s.Failed() {
 			s.explain()
 		}
+		stopProbes()
 		if err := v.tidy(s); err != nil {
 			t.Errorf("after the scenario: %v", err)
 			v.close(t)
