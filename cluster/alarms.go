@@ -12,6 +12,9 @@ import (
 // again every few seconds.
 const alarmLasts = time.Minute
 
+// maxAlarms bounds what strangers can make us remember; nobody reads more.
+const maxAlarms = 100
+
 // alarms are what the operator should know now. Each has a key, so that the same one is there once.
 type alarms struct {
 	lasts    time.Duration // 0: alarmLasts
@@ -39,8 +42,14 @@ func (a *alarms) put(key string, al alarm) {
 	if a.all == nil {
 		a.all = map[string]alarm{}
 	}
-	isNew := a.all[key].text != al.text
-	a.all[key] = al
+	old, known := a.all[key]
+	isNew := old.text != al.text
+	if !known && len(a.all) >= maxAlarms {
+		a.expire()
+	}
+	if known || len(a.all) < maxAlarms {
+		a.all[key] = al
+	}
 	a.mu.Unlock()
 	if isNew && a.onChange != nil {
 		a.onChange()
@@ -57,12 +66,17 @@ func (a *alarms) clear(key string) {
 func (a *alarms) texts() []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	now := time.Now()
-	maps.DeleteFunc(a.all, func(_ string, al alarm) bool { return !al.until.IsZero() && now.After(al.until) })
+	a.expire()
 	texts := make([]string, 0, len(a.all))
 	for _, al := range a.all {
 		texts = append(texts, al.text)
 	}
 	slices.Sort(texts)
 	return slices.Compact(texts)
+}
+
+// expire removes what has run out. The caller holds mu.
+func (a *alarms) expire() {
+	now := time.Now()
+	maps.DeleteFunc(a.all, func(_ string, al alarm) bool { return !al.until.IsZero() && now.After(al.until) })
 }

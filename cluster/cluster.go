@@ -165,9 +165,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 // live is the life of a node: find or found a cluster unless it is in one, and take part.
 func (c *Cluster) live(ctx context.Context) error {
 	if c.cluster() == "" {
-		if err := c.enter(ctx); err != nil {
-			return err
-		}
+		c.enter(ctx)
 	}
 	if c.cluster() != "" && !c.hasLeft() && ctx.Err() == nil {
 		if err := c.takePart(ctx); err != nil {
@@ -180,7 +178,8 @@ func (c *Cluster) live(ctx context.Context) error {
 	}
 	if c.hasLeft() {
 		if err := c.discard(); err != nil {
-			return err
+			// The next start hears from the others that this node has left, and tries again.
+			c.alarms.hold("discard", "the state of the node that has left could not be removed: "+err.Error())
 		}
 		c.setState(Left, "the next start of the plugin joins as a new node")
 	}

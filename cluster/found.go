@@ -19,7 +19,7 @@ type founding struct {
 }
 
 // enter returns when this node is in a cluster, joined or founded, or ctx has ended.
-func (c *Cluster) enter(ctx context.Context) error {
+func (c *Cluster) enter(ctx context.Context) {
 	var f founding
 	for ctx.Err() == nil && !c.hasLeft() {
 		replies := c.ask(ctx)
@@ -31,14 +31,16 @@ func (c *Cluster) enter(ctx context.Context) error {
 		switch {
 		case len(members) > 0:
 			f = founding{}
-			if done, err := c.join(ctx, members); done || err != nil {
-				return err
+			if c.join(ctx, members) {
+				return
 			}
 		case c.founder.Load():
 			if wait := f.wait(replies, time.Now(), c.timing.found); wait != "" {
 				c.setState(Founding, wait)
-			} else if err := c.found(); err != nil || c.cluster() != "" {
-				return err
+			} else if err := c.found(); err != nil {
+				c.setState(Founding, err.Error())
+			} else {
+				return
 			}
 		default:
 			f = founding{}
@@ -46,7 +48,6 @@ func (c *Cluster) enter(ctx context.Context) error {
 		}
 		pause(ctx, c.timing.poll)
 	}
-	return nil
 }
 
 // standsFirst tells whether the first of JOIN is this node.
@@ -120,12 +121,28 @@ func (f *founding) wait(replies []reply, now time.Time, limit time.Duration) str
 func (c *Cluster) found() error {
 	random := make([]byte, 8) // 2^64 ids: two clusters of one operator do not meet
 	rand.Read(random)         // never fails (crypto/rand since Go 1.24)
+	if err := c.unfound(); err != nil {
+		return err
+	}
 	self := raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(c.id), Address: raftAddr(c.id, c.transport.local)}
 	err := raft.BootstrapCluster(c.raftConfig(), c.store, c.store, c.snapshots, nil, raft.Configuration{Servers: []raft.Server{self}})
-	if err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
+	if err != nil {
 		return fmt.Errorf("found a cluster: %w", err)
 	}
 	return c.enterCluster(hex.EncodeToString(random))
+}
+
+// unfound removes what an attempt to found has left that was cut short, by a disk that is full for instance.
+func (c *Cluster) unfound() error {
+	first, err := c.store.FirstIndex()
+	if err != nil {
+		return err
+	}
+	last, err := c.store.LastIndex()
+	if err != nil {
+		return err
+	}
+	return errors.Join(c.store.DeleteRange(first, last), c.wipe(prefixRaft))
 }
 
 // enterCluster writes down which cluster this node is in, before it takes part.

@@ -55,8 +55,8 @@ func (c *Cluster) hello(ctx context.Context, to netip.AddrPort) (greeting, error
 func (c *Cluster) greeted(conn *tls.Conn, peerID string, in greeting) greeting {
 	out := c.greeting()
 	out.Fenced, _ = c.View().fence(peerID)
-	if from, err := netip.ParseAddrPort(conn.RemoteAddr().String()); err == nil && in.Node.ID == peerID {
-		c.compare(from.Addr().Unmap(), in)
+	if in.Node.ID == peerID {
+		c.compare(remoteAddr(conn), in)
 	}
 	return out
 }

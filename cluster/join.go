@@ -15,12 +15,12 @@ type joined struct {
 
 // join asks the nodes that know a cluster to be let in, one after the other. It tells whether this node is in afterwards;
 // if not, the state says why and the next round tries again.
-func (c *Cluster) join(ctx context.Context, members []reply) (bool, error) {
+func (c *Cluster) join(ctx context.Context, members []reply) bool {
 	for _, r := range members[1:] {
 		if r.Cluster != members[0].Cluster {
 			c.setState(Refused, fmt.Sprintf("%s is in cluster %s and %s in cluster %s: JOIN must name nodes of one cluster",
 				members[0].target, members[0].Cluster, r.target, r.Cluster))
-			return false, nil
+			return false
 		}
 	}
 	var failed []string
@@ -31,20 +31,22 @@ func (c *Cluster) join(ctx context.Context, members []reply) (bool, error) {
 		cancel()
 		switch code := codeOf(err); {
 		case err == nil && a.Cluster == via.Cluster:
-			return true, c.enterCluster(a.Cluster)
+			if err = c.enterCluster(a.Cluster); err == nil {
+				return true
+			}
 		case code == codeFenced:
 			c.setFenced(err.Error())
-			return false, nil
+			return false
 		case code == codeRefused:
 			c.setState(Refused, err.Error())
-			return false, nil
+			return false
 		case ctx.Err() != nil:
-			return false, nil
+			return false
 		}
 		failed = append(failed, fmt.Sprintf("%s: %v", via.target, err))
 	}
 	c.setState(Joining, strings.Join(failed, "; "))
-	return false, nil
+	return false
 }
 
 // admit registers a node that asks to join. Its entry is all that it needs: the leader makes everybody who has one a

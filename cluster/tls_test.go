@@ -89,6 +89,6 @@ func TestStrangersAreLimited(t *testing.T) {
 		defer n.c.transport.mu.Unlock()
 		return len(n.c.transport.conns)
 	}
-	eventually(t, "no more than the allowed ones are kept", func() bool { c := count(); return c > 0 && c <= maxHandshakes })
+	eventually(t, "no more than the allowed ones are kept", func() bool { c := count(); return c > 0 && c <= maxFromOne })
 	eventually(t, "they are closed when they do not prove themselves", func() bool { return count() == 0 })
 }

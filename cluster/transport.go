@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -22,6 +21,8 @@ const (
 	// maxHandshakes is how many of them may not yet have proved themselves: enough for a hundred nodes that start together,
 	// few enough that strangers cost little.
 	maxHandshakes = 128
+	// maxFromOne is how many of these may come from one address: a node opens a few at a time.
+	maxFromOne = 16
 )
 
 // keepAlive finds out within 25 s that the other host is gone without a word.
@@ -43,13 +44,19 @@ type transport struct {
 	handlers map[string]handler        // by ALPN
 
 	mu    sync.Mutex
-	conns map[net.Conn]bool // true: has proved itself
+	conns map[net.Conn]*accepted
+}
+
+// accepted is what is known about a connection.
+type accepted struct {
+	from   netip.Addr
+	proven bool // it has shown its certificate
 }
 
 func newTransport(local netip.AddrPort, creds *credentials, al *alarms, log *logrus.Logger) *transport {
 	return &transport{
 		local: local, creds: creds, alarms: al, log: log,
-		handlers: map[string]handler{}, conns: map[net.Conn]bool{},
+		handlers: map[string]handler{}, conns: map[net.Conn]*accepted{},
 	}
 }
 
@@ -58,13 +65,11 @@ func (t *transport) handle(alpn string, h handler) { t.handlers[alpn] = h }
 
 // run accepts connections until ctx ends, and returns when the last one is closed.
 func (t *transport) run(ctx context.Context) error {
-	listen := net.ListenConfig{KeepAliveConfig: keepAlive}
-	ln, err := listen.Listen(ctx, "tcp", t.local.String())
-	if err != nil {
-		return fmt.Errorf("cluster port: %w", err)
+	ln := t.listen(ctx)
+	if ln == nil {
+		return nil
 	}
-	protocols := []string{alpnRaft, alpnRPC, alpnPull}
-	config := t.creds.config(protocols...)
+	config := t.creds.config(alpnRaft, alpnRPC, alpnPull)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		<-ctx.Done()
@@ -100,20 +105,40 @@ func (t *transport) run(ctx context.Context) error {
 	return g.Wait()
 }
 
+// listen tries until it works or ctx ends: at boot the address may not be there yet.
+func (t *transport) listen(ctx context.Context) net.Listener {
+	listen := net.ListenConfig{KeepAliveConfig: keepAlive}
+	for {
+		ln, err := listen.Listen(ctx, "tcp", t.local.String())
+		if err == nil {
+			t.alarms.clear("port")
+			return ln
+		}
+		t.alarms.hold("port", "cluster port: "+err.Error())
+		if !pause(ctx, time.Second) {
+			return nil
+		}
+	}
+}
+
 // admit notes a new connection unless there are too many.
 func (t *transport) admit(conn net.Conn) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	strangers := 0
-	for _, known := range t.conns {
-		if !known {
+	from := remoteAddr(conn)
+	strangers, same := 0, 0
+	for _, other := range t.conns {
+		if !other.proven {
 			strangers++
+			if other.from == from {
+				same++
+			}
 		}
 	}
-	if len(t.conns) >= maxConns || strangers >= maxHandshakes {
+	if len(t.conns) >= maxConns || strangers >= maxHandshakes || same >= maxFromOne {
 		return false
 	}
-	t.conns[conn] = false
+	t.conns[conn] = &accepted{from: from}
 	return true
 }
 
@@ -139,9 +164,7 @@ func (t *transport) serve(ctx context.Context, raw net.Conn, config *tls.Config)
 	err := conn.HandshakeContext(limited)
 	cancel()
 	if err != nil {
-		if from, bad := netip.ParseAddrPort(raw.RemoteAddr().String()); bad == nil {
-			t.handshakeFailed(from.Addr().Unmap(), err)
-		}
+		t.handshakeFailed(remoteAddr(raw), err)
 		return
 	}
 	state := conn.ConnectionState()
@@ -149,13 +172,12 @@ func (t *transport) serve(ctx context.Context, raw net.Conn, config *tls.Config)
 	if err != nil {
 		return // VerifyConnection has seen to it
 	}
-	if from, bad := netip.ParseAddrPort(raw.RemoteAddr().String()); bad == nil && from.Addr().Unmap() != t.local.Addr() &&
-		bytes.Equal(state.PeerCertificates[0].Raw, t.creds.cert.Certificate[0]) {
-		t.twin(from.Addr().Unmap())
+	if from := remoteAddr(raw); from != t.local.Addr() && bytes.Equal(state.PeerCertificates[0].Raw, t.creds.cert.Certificate[0]) {
+		t.twin(from)
 		return
 	}
 	t.mu.Lock()
-	t.conns[raw] = true
+	t.conns[raw].proven = true
 	t.mu.Unlock()
 	h := t.handlers[state.NegotiatedProtocol]
 	if h == nil {
