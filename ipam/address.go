@@ -221,7 +221,7 @@ func (i *IPAM) known(id string, a ask) (netip.Prefix, error) {
 
 // mayAdopt says why an address that is seen in use without a lease is not taken over; nil: it is.
 func (i *IPAM) mayAdopt(p *pool, addr netip.Addr) error {
-	if owner, found := p.owner(addr); p.Shared != "" && !p.stale && found && p.ours(owner) && p.frozen(owner) {
+	if owner, found := p.owner(addr); p.Shared != "" && found && p.ours(owner) && p.frozen(owner) {
 		return nil
 	}
 	if err := i.mayGive(p, addr); err != nil {
@@ -344,13 +344,12 @@ func (i *IPAM) mayTake(p *pool, addr netip.Addr) error {
 
 // pick finds any address.
 func (i *IPAM) pick(p *pool) (netip.Addr, error) {
-	if p.stale {
-		return netip.Addr{}, i.staleError(p)
-	}
 	addr, ok := p.space.pick(i.now())
 	switch {
 	case ok:
 		return addr, nil
+	case p.stale:
+		return netip.Addr{}, i.staleError(p)
 	case p.Shared == "":
 		total, _ := p.space.counts()
 		return netip.Addr{}, fmt.Errorf("%s: no address left: %d in use of %d in %s", p.label(), p.usedHere(), total, p.rangeOf())

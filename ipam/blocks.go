@@ -1,12 +1,15 @@
 package ipam
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/carricknet/carrick/cluster"
+	"github.com/carricknet/carrick/store"
 )
 
 // refresh takes over what a view says of a pool's blocks.
@@ -17,15 +20,86 @@ func (p *pool) refresh(view cluster.View, self string, now time.Time) {
 	}
 	p.viewed, p.known, p.self = view.Index(), true, self
 	p.stale = view.Index() < p.Since
-	p.blocks = view.Blocks(p.Shared)
+	p.blocks = p.believed(view)
 	var parts []netip.Prefix
 	for _, b := range p.blocks {
 		inRange := p.rangeOf().Contains(b.Prefix.Addr()) && b.Prefix.Bits() >= p.rangeOf().Bits()
-		if inRange && p.ours(b) && !p.frozen(b) && !p.stale && (len(parts) == 0 || !parts[len(parts)-1].Overlaps(b.Prefix)) {
+		if inRange && p.ours(b) && !p.frozen(b) && (len(parts) == 0 || !parts[len(parts)-1].Overlaps(b.Prefix)) {
 			parts = append(parts, b.Prefix)
 		}
 	}
 	p.space.setParts(parts, p.barred(), now)
+}
+
+// believed are the blocks that a view shows, and those of ours that it is too old to show. A view from before the binding
+// shows nothing that counts.
+func (p *pool) believed(view cluster.View) []cluster.Block {
+	var blocks []cluster.Block
+	shown := map[netip.Prefix]bool{}
+	if !p.stale {
+		blocks = view.Blocks(p.Shared)
+	}
+	for _, b := range blocks {
+		shown[b.Prefix] = true
+	}
+	for _, r := range p.receipts {
+		if !p.stale && r.Index <= view.Index() {
+			continue
+		}
+		blocks = slices.DeleteFunc(blocks, func(b cluster.Block) bool { return b.Prefix == r.Prefix })
+		blocks = append(blocks, cluster.Block{Prefix: r.Prefix, Node: p.self, Index: r.Index})
+		for _, addr := range r.Carved {
+			if single := netip.PrefixFrom(addr, addr.BitLen()); !shown[single] {
+				blocks = append(blocks, cluster.Block{Prefix: single})
+			}
+		}
+	}
+	slices.SortFunc(blocks, func(a, b cluster.Block) int {
+		return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), a.Prefix.Bits()-b.Prefix.Bits())
+	})
+	return blocks
+}
+
+// receive writes receipts for the blocks of ours that the facts show. They are for bad times only: if it fails, it is tried
+// again at the next change. i.mu is held.
+func (i *IPAM) receive(p *pool) {
+	if p.stale {
+		return
+	}
+	receipts := map[netip.Prefix]blockRecord{}
+	var writes []store.Write
+	for _, b := range p.blocks {
+		if !p.ours(b) {
+			continue
+		}
+		rec := blockRecord{Version: recordVersion, Pool: p.ID, Prefix: b.Prefix, Index: b.Index}
+		for _, other := range p.blocks {
+			if other.Prefix.IsSingleIP() && !p.ours(other) && b.Prefix.Contains(other.Prefix.Addr()) {
+				rec.Carved = append(rec.Carved, other.Prefix.Addr())
+			}
+		}
+		receipts[b.Prefix] = rec
+		if have, ok := p.receipts[b.Prefix]; !ok || have.Index != rec.Index || !slices.Equal(have.Carved, rec.Carved) {
+			write, err := putBlock(rec)
+			if err != nil {
+				return
+			}
+			writes = append(writes, write)
+		}
+	}
+	for prefix := range p.receipts {
+		if _, ok := receipts[prefix]; !ok {
+			writes = append(writes, store.Write{Key: blockKey(p.ID, prefix)})
+		}
+	}
+	if len(writes) == 0 {
+		return
+	}
+	if err := i.config.Store.Apply(writes...); err != nil {
+		i.config.Logger.WithError(err).WithField("subnet", p.Prefix).Warn("no receipt of address blocks; trying again at the next change")
+		return
+	}
+	p.receipts = receipts
 }
 
 func (p *pool) ours(b cluster.Block) bool   { return b.Node == p.self && p.self != "" }
@@ -64,7 +138,7 @@ func (i *IPAM) mayGive(p *pool, addr netip.Addr) error {
 	owner, found := p.owner(addr)
 	_, excluded := p.excluded[addr]
 	switch {
-	case p.stale:
+	case p.stale && (!found || !p.ours(owner)):
 		return i.staleError(p)
 	case !found:
 		return errNobodys

@@ -224,7 +224,8 @@ func TestSpareSingleAddresses(t *testing.T) {
 	}
 }
 
-// TestOldViewIsNotBelieved: a host that gave its blocks back, and whose copy of the facts is older than that.
+// TestOldViewIsNotBelieved: a host that gave its blocks back, and whose copy of the facts is older than that. The receipts
+// of what it has now are good all the same.
 func TestOldViewIsNotBelieved(t *testing.T) {
 	w := newWorld()
 	h := newHost(t, w.node("host1"))
@@ -232,25 +233,47 @@ func TestOldViewIsNotBelieved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	addressOf(t, h, pool, "", 1)
+	for n := range 20 { // two blocks
+		addressOf(t, h, pool, "", n)
+	}
 	old := len(w.versions) - 1
-	shared := h.Status()[0].Shared
+	shared, blocks := h.Status()[0].Shared, h.Status()[0].Blocks
 	if err := h.remove(dockerID, pool, shared); err != nil {
 		t.Fatal(err)
 	}
 	if pool, _, err = h.create(dockerID, PoolRequest{Pool: "10.1.0.0/24"}, true); err != nil {
 		t.Fatal(err)
 	}
-	h.restart(false)
-	h.node.lags, h.node.at = true, old
-	h.node.before = func(cluster.Txn) proposal { return lost }
-	_, err = h.RequestAddress(t.Context(), pool, "", macOptions(mac(2)))
-	want(t, err, "is older than its own part in the network", "no quorum")
-	if a := h.Alarms(); len(a) != 1 || !strings.Contains(a[0], "waiting for the cluster") {
-		t.Errorf("alarms %q", a)
+	mine := h.Status()[0].Blocks
+	if len(blocks) != 2 || len(mine) != 1 {
+		t.Fatalf("blocks %v, then %v", blocks, mine)
 	}
+	gone := blocks[0].Prefix
+	if gone == mine[0].Prefix {
+		gone = blocks[1].Prefix
+	}
+	for _, version := range []int{0, old} {
+		h.restart(false)
+		h.node.lags, h.node.at = true, version
+		h.node.before = func(cluster.Txn) proposal { return lost }
+		if got := netip.MustParseAddr(addressOf(t, h, pool, "", 100+version)); !mine[0].Prefix.Contains(got) {
+			t.Errorf("%s is not in %s", got, mine[0].Prefix)
+		}
+		_, err = h.RequestAddress(t.Context(), pool, gone.Addr().Next().String(), macOptions(mac(99)))
+		want(t, err, "is older than its own part in the network", "no quorum")
+		if a := h.Alarms(); len(a) != 1 || !strings.Contains(a[0], "waiting for the cluster") {
+			t.Errorf("alarms %q", a)
+		}
+	}
+	for n := range 20 {
+		if _, err = h.RequestAddress(t.Context(), pool, "", macOptions(mac(200+n))); err != nil {
+			break
+		}
+	}
+	want(t, err, "is older than its own part in the network")
 	h.node.lag(false)
-	addressOf(t, h, pool, "", 3)
+	h.node.before = nil
+	addressOf(t, h, pool, "", 300)
 	if a := h.Alarms(); len(a) != 0 {
 		t.Errorf("alarms %q", a)
 	}

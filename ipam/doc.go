@@ -13,8 +13,9 @@
 //   - An address inside another host's block is asked for with a fact (carve.go). The owner first notes on disk that it
 //     will not give it, then writes who has it. An address carved out that way stays with the host that asked until it
 //     leaves the network.
-//   - The facts on this host may be old after a restart: what is known of blocks is not used before it is as new as the
-//     moment at which the network was bound.
+//   - A block stays a host's own until it removes the network or is forgotten. So the host keeps a receipt of each, and hands
+//     out of them although the facts it has after a restart are old and nobody is there to ask. Facts that are older than
+//     the moment at which the network was bound are not believed.
 //   - If the store was damaged, what was handed out of a block is unknown. The blocks that a network already had when it is
 //     bound again are frozen: nothing is given out of them but what is seen to be in use (Use, and Docker's replay). New
 //     blocks are claimed instead. A frozen block is free again when the network is removed from this host. In a network of

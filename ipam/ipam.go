@@ -94,6 +94,7 @@ type pool struct {
 	blocks []cluster.Block
 	// excluded are addresses of ours that are given, or being given, to other hosts: index of the want.
 	excluded map[netip.Addr]carveRecord
+	receipts map[netip.Prefix]blockRecord
 	fullAt   time.Time // when no block could be claimed ahead
 }
 
@@ -135,9 +136,11 @@ func build(c Config, now func() time.Time, resolvConf string) (*IPAM, error) {
 func (i *IPAM) Spaces() (local, global string) { return localSpace, globalSpace }
 
 func (i *IPAM) newPool(rec poolRecord) *pool {
-	p := &pool{poolRecord: rec, claims: make(chan struct{}, 1), excluded: map[netip.Addr]carveRecord{}}
+	p := &pool{poolRecord: rec, claims: make(chan struct{}, 1), excluded: map[netip.Addr]carveRecord{}, receipts: map[netip.Prefix]blockRecord{}}
 	p.space = newSpace(p.subnet())
-	p.refresh(cluster.View{}, "", i.now())
+	if p.Shared == "" {
+		p.refresh(cluster.View{}, "", i.now())
+	}
 	return p
 }
 
@@ -179,6 +182,15 @@ func (i *IPAM) load() error {
 		}
 		if p := i.pools[rec.Pool]; p != nil {
 			p.excluded[rec.Addr] = rec
+		}
+	}
+	for _, raw := range i.config.Store.Prefix(belowBlock) {
+		var rec blockRecord
+		if err := decode(raw, &rec, &rec.Version); err != nil {
+			return err
+		}
+		if p := i.pools[rec.Pool]; p != nil {
+			p.receipts[rec.Prefix] = rec
 		}
 	}
 	for id, p := range i.pools {
@@ -225,6 +237,7 @@ func (i *IPAM) refresh(p *pool) {
 	}
 	if view := i.config.Cluster.View(); view.Index() != p.viewed || !p.known {
 		p.refresh(view, i.config.Cluster.ID(), i.now())
+		i.receive(p)
 	}
 }
 

@@ -22,6 +22,7 @@ const (
 	belowLease = "lease/"
 	belowNext  = "next/"
 	belowCarve = "carve/"
+	belowBlock = "block/"
 )
 
 // poolRecord is a pool on disk, below belowPool.
@@ -70,6 +71,16 @@ type carveRecord struct {
 	Seen    uint64     `json:"seen"` // newest log entry we knew when we noted this
 }
 
+// blockRecord is the receipt of a block of ours. It stays ours until the network is removed from this host, so it is good
+// when the facts on this host are older than it: after a restart that reaches nobody.
+type blockRecord struct {
+	Version int          `json:"v"`
+	Pool    string       `json:"pool"`
+	Prefix  netip.Prefix `json:"prefix"`
+	Index   uint64       `json:"index"`            // log entry that gave it
+	Carved  []netip.Addr `json:"carved,omitempty"` // addresses in it that were another host's already
+}
+
 type damagedRecord struct {
 	Version int `json:"v"`
 }
@@ -81,6 +92,13 @@ func putPool(rec poolRecord) (store.Write, error)   { return put(belowPool+rec.I
 func putLease(rec leaseRecord) (store.Write, error) { return put(leaseKey(rec.Pool, rec.Addr), rec) }
 func putNext(rec nextRecord) (store.Write, error)   { return put(nextKey(rec.Pool, rec.Part), rec) }
 func putCarve(rec carveRecord) (store.Write, error) { return put(carveKey(rec.Pool, rec.Addr), rec) }
+
+func putBlock(rec blockRecord) (store.Write, error) {
+	return put(blockKey(rec.Pool, rec.Prefix), rec)
+}
+func blockKey(pool string, block netip.Prefix) string {
+	return belowBlock + pool + "/" + block.String()
+}
 
 func put(key string, record any) (store.Write, error) {
 	value, err := json.Marshal(record)

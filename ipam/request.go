@@ -234,7 +234,7 @@ func (i *IPAM) drop(pools ...*pool) error {
 	var writes []store.Write
 	for _, p := range pools {
 		writes = append(writes, store.Write{Key: belowPool + p.ID})
-		for _, below := range []string{belowLease, belowNext, belowCarve} {
+		for _, below := range []string{belowLease, belowNext, belowCarve, belowBlock} {
 			for key := range i.config.Store.Prefix(below + p.ID + "/") {
 				writes = append(writes, store.Write{Key: key})
 			}
