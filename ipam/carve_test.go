@@ -137,3 +137,32 @@ func TestCarvedOutComesBack(t *testing.T) {
 		t.Errorf("left over: %s", key)
 	}
 }
+
+// TestCarvedOutOfABlockThatChangedHands: the receipt of a block says what was another host's in it.
+func TestCarvedOutOfABlockThatChangedHands(t *testing.T) {
+	one, two, pool, addr := asked(t)
+	if err := one.answerWants(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := addressOf(t, two, pool, addr.String(), 2); got != addr.String() {
+		t.Fatalf("%s", got)
+	}
+	if err := one.remove(dockerID, pool, one.Status()[0].Shared); err != nil {
+		t.Fatal(err)
+	}
+	three := newHost(t, one.node.w.node("host3"))
+	if _, _, err := three.create(dockerID, PoolRequest{Pool: "10.1.0.0/24"}, true); err != nil {
+		t.Fatal(err)
+	}
+	beside := addr.Next().String()
+	if got := addressOf(t, three, pool, beside, 3); got != beside {
+		t.Fatalf("%s", got)
+	}
+	three.restart(false)
+	three.node.lags, three.node.at = true, 0
+	three.node.before = func(cluster.Txn) proposal { return lost }
+	refuses(t, three, pool, addr)
+	if again := addr.Next().Next().String(); addressOf(t, three, pool, again, 4) != again {
+		t.Error("the rest of the block is not given")
+	}
+}
