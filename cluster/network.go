@@ -123,44 +123,59 @@ func JoinNetwork(ctx context.Context, c proposer, want Network, defaults Default
 	want.Version, want.ID = networkVersion, NetworkID(want.Name, want.Subnets)
 	want.Subnets = slices.Clone(want.Subnets)
 	slices.SortFunc(want.Subnets, compareSubnets)
+	return decide(ctx, c, "network create", func(v View) (Network, Txn, error) {
+		return joinNetwork(v, want, defaults, c.ID())
+	})
+}
+
+// decide tries until the facts stay still: try says, of one view, what the result is and what is to be written for it, or
+// why it is refused. A refusal is made from a copy that may lag behind, so it counts only when the facts that it names in
+// Txn.If are confirmed to be the newest; without a quorum it stands as it is, for then nothing new is made anyhow.
+func decide[T any](ctx context.Context, c proposer, what string, try func(View) (T, Txn, error)) (T, error) {
+	var none T
 	view := c.View()
 	for {
-		have, txn, err := joinNetwork(view, want, defaults, c.ID())
-		if err != nil || len(txn.Then) == 0 {
-			return have, err
+		result, txn, refusal := try(view)
+		if refusal == nil && len(txn.Then) == 0 {
+			return result, nil
+		}
+		if refusal != nil {
+			txn.Then = nil
 		}
 		next, err := c.Propose(ctx, txn)
-		if err == nil {
-			return have, nil
+		switch {
+		case errors.Is(err, ErrConflict):
+			view = next
+		case refusal != nil:
+			return none, refusal
+		case err != nil:
+			return none, fmt.Errorf("%s: %w", what, err)
+		default:
+			return result, nil
 		}
-		if !errors.Is(err, ErrConflict) {
-			return Network{}, fmt.Errorf("network create: %w", err)
-		}
-		view = next
 	}
 }
 
 // joinNetwork is one try: what is to be written so that node has the network.
 func joinNetwork(v View, want Network, defaults Defaults, node string) (Network, Txn, error) {
 	attend := Op{Key: "attend/" + want.ID + "/" + node, Value: []byte("{}")}
+	join := Txn{If: []Cond{{"network/" + want.ID, v.Index()}}, Then: []Op{attend}}
 	if f, ok := v.Get("network/" + want.ID); ok {
 		have, err := decodeNetwork(f)
-		if err != nil {
-			return Network{}, Txn{}, err
-		}
-		if err := agree(have, want); err != nil {
-			return Network{}, Txn{}, err
+		if err == nil {
+			err = agree(have, want)
 		}
 		if _, ok := v.Get(attend.Key); ok {
-			return have, Txn{}, nil
+			join.Then = nil
 		}
-		return have, Txn{If: []Cond{{"network/" + want.ID, v.Index()}}, Then: []Op{attend}}, nil
+		return have, join, err
 	}
+	create := Txn{If: []Cond{{"network", v.Index()}}}
 	for _, other := range v.Networks() {
 		for _, o := range other.Subnets {
 			for _, w := range want.Subnets {
 				if o.Prefix.Overlaps(w.Prefix) {
-					return Network{}, Txn{}, fmt.Errorf("subnet %s overlaps %s of the cluster's network %s", w.Prefix, o.Prefix, other.label())
+					return Network{}, create, fmt.Errorf("subnet %s overlaps %s of the cluster's network %s", w.Prefix, o.Prefix, other.label())
 				}
 			}
 		}
@@ -178,13 +193,8 @@ func joinNetwork(v View, want Network, defaults Defaults, node string) (Network,
 		want.MTU = defaults.MTU
 	}
 	value, err := json.Marshal(want)
-	if err != nil {
-		return Network{}, Txn{}, fmt.Errorf("network %s: %w", want.ID, err)
-	}
-	return want, Txn{
-		If:   []Cond{{"network", v.Index()}},
-		Then: []Op{{"network/" + want.ID, value}, attend},
-	}, nil
+	create.Then = []Op{{"network/" + want.ID, value}, attend}
+	return want, create, err
 }
 
 // freeVNI begins at a number derived from the identifier, so that a network that is removed and made again keeps its VNI
@@ -250,31 +260,20 @@ func agree(have, want Network) error {
 
 // LeaveNetwork takes node off the network. With its last node the network is gone, and its blocks and reservation with it.
 func LeaveNetwork(ctx context.Context, c proposer, id, node string) error {
-	view := c.View()
-	for {
-		txn := leaveNetwork(view, id, node)
-		if len(txn.Then) == 0 {
-			return nil
-		}
-		next, err := c.Propose(ctx, txn)
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, ErrConflict) {
-			return fmt.Errorf("network rm: %w", err)
-		}
-		view = next
-	}
+	_, err := decide(ctx, c, "network rm", func(v View) (struct{}, Txn, error) {
+		return struct{}{}, leaveNetwork(v, id, node), nil
+	})
+	return err
 }
 
 func leaveNetwork(v View, id, node string) Txn {
-	var txn Txn
 	attend := "attend/" + id + "/" + node
 	if _, ok := v.Get(attend); !ok {
-		return txn
+		return Txn{}
 	}
-	txn.Then = append(txn.Then, Op{Key: attend})
-	if nodes := v.Attendants(id); len(nodes) > 1 || nodes[0] != node {
+	// Who is the last must not be decided twice at once, nor while somebody joins.
+	txn := Txn{If: []Cond{{"attend/" + id, v.Index()}, {"network/" + id, v.Index()}}, Then: []Op{{Key: attend}}}
+	if nodes := v.Attendants(id); len(nodes) > 1 {
 		for f := range v.Prefix("block/" + id + "/") {
 			if b, err := decodeBlock(f); err == nil && b.Node == node {
 				txn.Then = append(txn.Then, Op{Key: f.Key})
@@ -282,8 +281,6 @@ func leaveNetwork(v View, id, node string) Txn {
 		}
 		return txn
 	}
-	// The last one: nobody may come in between.
-	txn.If = []Cond{{"attend/" + id, v.Index()}, {"network/" + id, v.Index()}}
 	if n, ok := v.Network(id); ok && n.Name != "" {
 		for _, family := range []string{"4", "6"} {
 			txn.Then = append(txn.Then, Op{Key: "reserve/" + n.Name + "/" + family})
@@ -300,33 +297,35 @@ func leaveNetwork(v View, id, node string) Txn {
 // ReservePool returns the subnet that the named network has, or is going to have, in the family of candidate. The first
 // to ask decides: its candidate is written down, so that hosts that create the network at the same time get the same.
 func ReservePool(ctx context.Context, c proposer, name string, candidate netip.Prefix) (netip.Prefix, error) {
+	return decide(ctx, c, "reserve a subnet for network "+name, func(v View) (netip.Prefix, Txn, error) {
+		return reservePool(v, name, candidate)
+	})
+}
+
+func reservePool(v View, name string, candidate netip.Prefix) (netip.Prefix, Txn, error) {
+	network := "network/" + NetworkID(name, nil)
 	family := "4"
 	if candidate.Addr().Is6() {
 		family = "6"
 	}
 	key := "reserve/" + name + "/" + family
-	view := c.View()
-	for {
-		if n, ok := view.Network(NetworkID(name, nil)); ok {
-			for _, s := range n.Subnets {
-				if s.Prefix.Addr().Is6() == candidate.Addr().Is6() {
-					return s.Prefix, nil
-				}
+	if n, ok := v.Network(NetworkID(name, nil)); ok {
+		for _, s := range n.Subnets {
+			if s.Prefix.Addr().Is6() == candidate.Addr().Is6() {
+				return s.Prefix, Txn{}, nil
 			}
-			return netip.Prefix{}, fmt.Errorf("the cluster's network %s has no IPv%s subnet", name, family)
 		}
-		if f, ok := view.Get(key); ok {
-			return netip.ParsePrefix(string(f.Value))
-		}
-		next, err := c.Propose(ctx, Txn{
-			If:   []Cond{{key, view.Index()}, {"network/" + NetworkID(name, nil), view.Index()}},
-			Then: []Op{{key, []byte(candidate.String())}},
-		})
-		if err != nil && !errors.Is(err, ErrConflict) {
-			return netip.Prefix{}, fmt.Errorf("reserve a subnet for network %s: %w", name, err)
-		}
-		view = next
+		return netip.Prefix{}, Txn{If: []Cond{{network, v.Index()}}},
+			fmt.Errorf("the cluster's network %s has no IPv%s subnet", name, family)
 	}
+	if f, ok := v.Get(key); ok {
+		reserved, err := netip.ParsePrefix(string(f.Value))
+		return reserved, Txn{If: []Cond{{key, v.Index()}}}, err
+	}
+	return candidate, Txn{
+		If:   []Cond{{key, v.Index()}, {network, v.Index()}},
+		Then: []Op{{key, []byte(candidate.String())}},
+	}, nil
 }
 
 // Reserved returns every subnet that a network has or is going to have.
