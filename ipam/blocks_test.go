@@ -253,9 +253,9 @@ func TestOldViewIsNotBelieved(t *testing.T) {
 		gone = blocks[1].Prefix
 	}
 	for _, version := range []int{0, old} {
-		h.restart(false)
 		h.node.lags, h.node.at = true, version
 		h.node.before = func(cluster.Txn) proposal { return lost }
+		h.restart(false)
 		if got := netip.MustParseAddr(addressOf(t, h, pool, "", 100+version)); !mine[0].Prefix.Contains(got) {
 			t.Errorf("%s is not in %s", got, mine[0].Prefix)
 		}
