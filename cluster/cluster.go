@@ -133,6 +133,7 @@ func New(cfg Config) (*Cluster, error) {
 	c.id, c.store, c.snapshots, c.fsm = nodeID(publicKey(d.key)), d.store, d.snapshots, d.fsm
 	c.store.failed = c.storeFailed
 	c.fsm.save, c.fsm.changed = c.saveApplied, c.factsChanged
+	c.factsChanged() // it may have stopped while it was read
 	if id, ok := cfg.Log.Get(keyCluster); ok {
 		c.clusterID = string(id)
 	}

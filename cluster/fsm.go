@@ -40,8 +40,8 @@ func (e haltedError) Error() string { return e.why }
 // loaded. An entry that it does not understand stops it: to skip what others apply would make this copy another. The
 // view stays as it is, snapshots are no longer made, and a restart comes to the same entry again.
 type fsm struct {
-	// save is called with the index of the newest entry before it can be seen, so that after a restart this node sees at
-	// least what it has seen before, also when there is nobody to ask. nil: not wanted.
+	// save is called with the index of the newest decided entry before it can be seen, so that after a restart this node
+	// sees at least what it has seen before, also when there is nobody to ask. nil: not wanted.
 	save func(index uint64)
 	// changed is called after each change of the view or the halt. nil: not wanted.
 	changed func()
@@ -117,6 +117,9 @@ func (f *fsm) apply(now *tree, index uint64, data []byte) (*tree, any) {
 	}
 	e, err := decodeEntry(data)
 	if err != nil {
+		if f.save != nil {
+			f.save(index) // it is decided: the next start comes to it without being told
+		}
 		f.halt = fmt.Sprintf("this node does not understand entry %d of the cluster's log and keeps to the facts before it: %v; install the version that the other nodes have", index, err)
 		return now, haltedError{f.halt}
 	}

@@ -116,7 +116,7 @@ func (c *Cluster) replay(d *loaded) error {
 	return nil
 }
 
-// applied is the newest entry that was shown to anybody, 0 if there is none. It is a hint: raft finds it out again.
+// applied is the newest entry that is known to be decided, 0 if there is none. It is a hint: raft finds it out again.
 func (d *loaded) applied(kv KV) uint64 {
 	value, _ := kv.Get(keyApplied)
 	index, err := strconv.ParseUint(string(value), 10, 64)
@@ -131,8 +131,10 @@ func (c *Cluster) renew() error {
 	if err := c.wipe(""); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(filepath.Join(c.cfg.Dir, snapshotDir)); err != nil {
-		return fmt.Errorf("cluster: %w", err)
+	for _, old := range []string{snapshotDir, cacheFile} { // the cache may be of another cluster
+		if err := os.RemoveAll(filepath.Join(c.cfg.Dir, old)); err != nil {
+			return fmt.Errorf("cluster: %w", err)
+		}
 	}
 	key, err := makeKey(c.cfg.Dir)
 	if err != nil {

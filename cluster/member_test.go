@@ -302,6 +302,9 @@ func TestUnknownEntryStopsTheNodeAndSaysSo(t *testing.T) {
 	}
 	check()
 	n.stop()
+	if alarms := opened(t, n).Status().Alarms; !strings.Contains(fmt.Sprint(alarms), "format version 2") {
+		t.Errorf("no alarm before raft runs: %v", alarms)
+	}
 	n.up()
 	check()
 }

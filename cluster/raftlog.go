@@ -15,7 +15,7 @@ import (
 const (
 	keyNode    = "node"    // the id of the node that all of this belongs to
 	keyCluster = "cluster" // the id of the cluster that it is in; not there: none
-	keyApplied = "applied" // index of the newest entry that was shown to anybody, decimal
+	keyApplied = "applied" // index of the newest entry that is known to be decided, decimal
 	prefixLog  = "log/"    // + index in 16 hexadecimal digits
 	prefixRaft = "raft/"   // raft's own: term and vote
 )
