@@ -81,6 +81,43 @@ func TestVirtualSteadyChange(t *testing.T) {
 	})
 }
 
+// Those who do not attend a network pass its hints on all the same.
+func TestVirtualFewAttend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newMemCluster(t, 25, noAntiEntropy)
+		defer c.close()
+		c.until(time.Minute, "formed", c.formed)
+		few := c.nodes[:5]
+		for _, n := range few {
+			if err := n.gossip.attend("blue", true); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var slowest time.Duration
+		for i := range 50 {
+			n := few[i%len(few)]
+			n.put("blue", fmt.Sprint(i), "x")
+			slowest = max(slowest, c.until(10*time.Second, "there", func() bool {
+				for _, other := range few {
+					if other != n && other.records("blue", n) != i/len(few)+1 {
+						return false
+					}
+				}
+				return true
+			}))
+		}
+		t.Logf("one record to 5 of 25 nodes: at most %v", slowest)
+		if slowest > time.Second {
+			t.Errorf("it took %v", slowest)
+		}
+		for _, n := range c.nodes[5:] {
+			if pulled := n.gossip.table.remote["blue"]; pulled != nil {
+				t.Errorf("%s has pulled what it does not attend: %v", n.id, pulled)
+			}
+		}
+	})
+}
+
 func TestVirtualLoss(t *testing.T) {
 	for _, loss := range []float64{0.1, 0.3} {
 		synctest.Test(t, func(t *testing.T) {
@@ -368,6 +405,9 @@ func TestVirtualHostMoves(t *testing.T) {
 			return c.formed()
 		})
 		t.Logf("and memberlist knows it %v later", took)
+		if took > 20*time.Second {
+			t.Errorf("memberlist took %v", took)
+		}
 		pause(t.Context(), 5*time.Minute)
 		if !c.formed() || !there() {
 			t.Error("it was lost again")

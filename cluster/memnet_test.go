@@ -352,7 +352,7 @@ func (c *memCluster) until(limit time.Duration, what string, ok func() bool) tim
 		if time.Since(start) > limit {
 			c.t.Fatalf("after %v: not %s", limit, what)
 		}
-		pause(context.Background(), time.Millisecond)
+		pause(context.Background(), max(time.Millisecond, time.Since(start)/100))
 	}
 	return time.Since(start)
 }
@@ -395,7 +395,7 @@ func (c *memCluster) attend(network string) {
 			c.t.Fatal(err)
 		}
 	}
-	c.until(2*time.Minute, "known who attends", func() bool {
+	c.until(20*time.Second, "known who attends", func() bool {
 		for _, n := range c.nodes {
 			if !c.have(network, n, 0) {
 				return false
