@@ -80,3 +80,16 @@ func TestCopiedDiskIsAnAlarmOnBothHosts(t *testing.T) {
 		})
 	}
 }
+
+func TestFoundOverIPv6(t *testing.T) {
+	l := newLab(t)
+	a, b := l.host(), l.host() // two hosts at one address, told apart by their ports
+	for _, n := range []*testNode{a, b} {
+		n.cfg.Advertise = netip.IPv6Loopback()
+	}
+	a.cfg.Join, b.cfg.Join = []string{a.at()}, []string{a.at()}
+	a.up()
+	b.up()
+	oneCluster(t, a, b)
+	b.write(t, "a", "1")
+}
