@@ -40,7 +40,7 @@ test: check e2e ## Everything: check, then e2e
 e2e: plugin ## The scenarios on real engines, 20.10 and 28.5 unless CARRICK_ENGINES says otherwise
 	go test -tags e2e -count=1 -timeout 40m -p 1 ./lab/... ./e2e/...
 
-demo: plugin ## Two hosts, one network, a name: what Carrick does, in a few minutes
+demo: plugin ## Three hosts and one network, shown as a user would type it; a minute, and a few more the first time
 	go run -tags e2e ./e2e/demo
 
 plugin: ## Make build/plugin, ready for `docker plugin create`
