@@ -53,8 +53,8 @@ type Network struct {
 	Shared   string            `json:"shared,omitempty"` // the cluster's identifier of it
 	Name     string            `json:"name,omitempty"`   // of --ipam-opt network=NAME
 	VNI      uint32            `json:"vni,omitempty"`
-	Ours     bool              `json:"ours,omitempty"`   // its addresses are of our IPAM
-	Making   bool              `json:"making,omitempty"` // intent: CreateNetwork was not answered yet
+	Ours     bool              `json:"ours,omitempty"` // its addresses are of our IPAM
+	Half     bool              `json:"half,omitempty"` // its making or removal has not come to its end: what there is of it goes
 }
 
 // Endpoint is one container's place on a network: here, or behind another VTEP.

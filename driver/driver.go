@@ -6,18 +6,24 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
-	"github.com/carricknet/carrick/kernel"
 	"github.com/carricknet/carrick/store"
 )
 
 // recordVersion is the version of the records this package stores. A newer one is left alone and said, not guessed at.
 const recordVersion = 1
+
+// undoLimit bounds the way back from a call that failed, whose own time may be over. The server answers 2 s after a call
+// has been told to stop; what is not undone by then goes on without the caller, and Run tries what failed again.
+const undoLimit = 5 * time.Second
 
 // Config is what a Driver is made of.
 type Config struct {
@@ -42,19 +48,29 @@ type Driver struct {
 	mu       sync.Mutex          // protects the following; never held over a call to the outside
 	networks map[string]*network // Docker's id -> network
 	claims   map[string]claim    // Docker's id -> what no other network of this host may have
-
-	leaving sync.Mutex // held while a network of the cluster is joined or left; taken after a network's own mutex
+	members  map[string]turn     // the cluster's id -> whose turn it is to join or leave that network
 }
 
-// network is one network with what belongs to it. Its mutex is held over calls to the kernel and the store.
+// network is one network with what belongs to it.
 type network struct {
-	mu sync.Mutex
+	// turn is taken by whoever works on the network, and kept over calls to the kernel, the store and the cluster. The
+	// rest is written with the turn and Driver.mu, so that either is enough to read it: who only looks never waits.
+	turn turn
+	content
+	plan Plan // nil if it could not be opened
+	gone bool // removed from the driver while somebody waited for the turn
+
+	// What Run remembers.
+	missed   bool           // something changed, and there was no turn to be had
+	suspects map[string]int // endpoint -> looks at which it seemed dead, one after the other
+}
+
+// content is what a network is, has and lacks.
+type content struct {
 	Network
-	plan      Plan  // nil if it could not be opened
-	problem   error // why the kernel is not as it should be; nil: it is
 	endpoints map[string]Endpoint
-	suspects  map[string]suspect
-	gone      bool // removed from the driver while somebody waited for the mutex
+	problem   error  // why the kernel is not as it should be; nil: it is
+	refused   string // what other hosts said and was not believed
 }
 
 // claim is what a network takes away from the others of this host.
@@ -69,195 +85,149 @@ func New(c Config) *Driver {
 		c.Logger = logrus.New()
 		c.Logger.SetOutput(io.Discard)
 	}
-	return &Driver{Config: c, networks: map[string]*network{}, claims: map[string]claim{}}
+	return &Driver{Config: c, networks: map[string]*network{}, claims: map[string]claim{}, members: map[string]turn{}}
 }
 
-// Restore reads the records, undoes what was begun and never answered, removes what the kernel holds for owners that
-// nobody knows, and brings the rest in step. A network that cannot be opened keeps its record and its traffic and is
-// tried again by Run; only a store that cannot be written is an error.
-func (d *Driver) Restore(ctx context.Context) error {
-	for _, raw := range d.Store.Prefix("network/") {
-		var n Network
-		if err := decode(raw, &n, &n.Version); err != nil {
-			d.Logger.WithError(err).Error("a network's record cannot be read; the network is left as it is")
-			continue
-		}
-		d.networks[n.ID] = &network{Network: n, endpoints: map[string]Endpoint{}}
-		d.claims[n.ID] = claim{shared: n.Shared, subnets: prefixesOf(n)}
-	}
-	for _, raw := range d.Store.Prefix("endpoint/") {
-		var e Endpoint
-		if err := decode(raw, &e, &e.Version); err != nil {
-			d.Logger.WithError(err).Error("an endpoint's record cannot be read; the endpoint is left as it is")
-			continue
-		}
-		if nw := d.networks[e.Network]; nw != nil {
-			nw.endpoints[e.ID] = e
-		}
-	}
-	for id, nw := range d.networks {
-		if !nw.Making {
-			continue
-		}
-		if err := d.unmake(ctx, nw); err != nil {
-			return fmt.Errorf("undo network %s, which was begun and never answered: %w", short(id), err)
-		}
-		delete(d.networks, id)
-		delete(d.claims, id)
-	}
-	d.removeOrphans(ctx)
-	for _, nw := range d.all() {
-		nw.mu.Lock()
-		d.open(ctx, nw)
-		d.announce(nw)
-		d.keep(ctx, nw)
-		nw.mu.Unlock()
-	}
-	return nil
+func newNetwork(n Network) *network {
+	return &network{turn: newTurn(), content: content{Network: n, endpoints: map[string]Endpoint{}}, suspects: map[string]int{}}
 }
 
-// open asks the mode for the network's plan.
-func (d *Driver) open(ctx context.Context, nw *network) {
-	mode, ok := d.Modes[nw.Mode]
-	switch {
-	case !ok:
-		nw.problem = fmt.Errorf("mode %q is unknown to this version", nw.Mode)
-	case mode.Shared && d.Records == nil:
-		nw.problem = errors.New("its hosts cannot be found without a cluster: SECRET is not set")
-	default:
-		nw.plan, nw.problem = mode.Open(ctx, &nw.Network)
-	}
-	if nw.problem != nil {
-		nw.plan = nil
-		d.log(nw.ID).WithError(nw.problem).Error("network cannot be opened; its traffic is left as it is")
-	}
-}
-
-// announce tells the other hosts of the endpoints here.
-func (d *Driver) announce(nw *network) {
-	if nw.Shared == "" || d.Records == nil || len(nw.endpoints) == 0 {
-		return
-	}
-	d.Records.Attend(nw.Shared, true)
-	for _, e := range nw.endpoints {
-		d.Records.Publish(nw.Shared, e.ID, encodeRecord(e))
-	}
-}
-
-// removeOrphans removes what owners have that no record knows: a plugin killed between the kernel and its answer leaves
-// such things. A failure leaves them for the next start. When the records are lost nobody can say what is an orphan:
-// then everything is kept, and marked, until the engine removes it.
-func (d *Driver) removeOrphans(ctx context.Context) {
-	owned, err := d.Kernel.Owners(ctx)
-	if err != nil {
-		d.Logger.WithError(err).Error("what the kernel holds of ours cannot be listed; orphans are left for the next start")
-		return
-	}
-	known := map[string]bool{}
-	for _, nw := range d.networks {
-		known[networkOwner(nw.ID)] = true
-		for id := range nw.endpoints {
-			known[endpointOwner(id)] = true
-		}
-	}
-	for _, o := range owned {
-		switch {
-		case known[o.Owner] || d.isKept(o.Owner):
-		case d.Damaged:
-			if err := d.Store.Apply(store.Write{Key: keptKey(o.Owner), Value: []byte("{}")}); err != nil {
-				d.Logger.WithError(err).WithField("owner", o.Owner).Error("what is in the kernel cannot be marked as kept")
-			}
-		default:
-			if err := d.Kernel.Set(ctx, o.Owner, kernel.State{}); err != nil {
-				d.Logger.WithError(err).WithField("owner", o.Owner).Error("an orphan cannot be removed")
-				continue
-			}
-			d.Logger.WithField("owner", o.Owner).Warn("removed what nobody owns any more")
-		}
-	}
-}
-
-// removeKept removes what an owner has in the kernel whose record is lost, if there is such a thing.
-func (d *Driver) removeKept(ctx context.Context, owner string) error {
-	if !d.isKept(owner) {
-		return nil
-	}
-	if err := d.Kernel.Set(ctx, owner, kernel.State{}); err != nil {
-		return err
-	}
-	return d.Store.Apply(store.Write{Key: keptKey(owner)})
-}
-
-func (d *Driver) isKept(owner string) bool { return d.has(keptKey(owner)) }
-
-// has says whether the store has a key; keys of one kind have one length, so none begins with another.
-func (d *Driver) has(key string) bool {
-	for range d.Store.Prefix(key) {
-		return true
-	}
-	return false
-}
-
-// get returns a network, locked.
-func (d *Driver) get(id string) (*network, error) {
+// get returns a network, with its turn.
+func (d *Driver) get(ctx context.Context, id string) (*network, error) {
 	d.mu.Lock()
 	nw := d.networks[id]
 	d.mu.Unlock()
 	if nw == nil {
 		return nil, fmt.Errorf("network %s: %w", short(id), ErrNotFound)
 	}
-	nw.mu.Lock()
+	if err := nw.take(ctx); err != nil {
+		return nil, err
+	}
 	if nw.gone {
-		nw.mu.Unlock()
+		nw.turn.give()
 		return nil, fmt.Errorf("network %s: %w", short(id), ErrNotFound)
 	}
 	return nw, nil
 }
 
-// all returns the networks there are, unlocked.
+func (nw *network) take(ctx context.Context) error {
+	if err := nw.turn.take(ctx); err != nil {
+		return fmt.Errorf("network %s: waiting for another call about it: %w", short(nw.ID), err)
+	}
+	return nil
+}
+
+// usable says why nothing can be attached to a network; nil: it can.
+func (nw *network) usable() error {
+	switch {
+	case nw.Half:
+		return fmt.Errorf("network %s is being made or removed: %w", short(nw.ID), ErrNotFound)
+	case nw.plan == nil:
+		return fmt.Errorf("network %s: %w", short(nw.ID), nw.problem)
+	}
+	return nil
+}
+
+// change writes what others may be reading. The network's turn is held.
+func (d *Driver) change(do func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	do()
+}
+
+// attend tells the other hosts that this one takes part in a network, or does not any more.
+func (d *Driver) attend(nw *network, on bool) {
+	if nw.Shared != "" && d.Records != nil {
+		d.Records.Attend(nw.Shared, on)
+	}
+}
+
+// publish tells them of an endpoint.
+func (d *Driver) publish(nw *network, e Endpoint) {
+	if nw.Shared != "" && d.Records != nil {
+		d.Records.Publish(nw.Shared, e.ID, encodeRecord(e))
+	}
+}
+
+// withdraw tells them that it is gone.
+func (d *Driver) withdraw(nw *network, e Endpoint) {
+	if nw.Shared != "" && d.Records != nil {
+		d.Records.Publish(nw.Shared, e.ID, nil)
+	}
+}
+
+// all returns the networks there are.
 func (d *Driver) all() []*network {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	all := make([]*network, 0, len(d.networks))
-	for _, nw := range d.networks {
-		all = append(all, nw)
+	return slices.Collect(maps.Values(d.networks))
+}
+
+// open asks the mode for the network's plan.
+func (d *Driver) open(ctx context.Context, nw *network) error {
+	mode, ok := d.Modes[nw.Mode]
+	switch {
+	case !ok:
+		return fmt.Errorf("mode %q is unknown to this version", nw.Mode)
+	case mode.Shared && d.Records == nil:
+		return errors.New("its hosts cannot be found without a cluster: SECRET is not set")
 	}
-	return all
+	n := nw.Network
+	plan, err := mode.Open(ctx, &n)
+	if err == nil {
+		d.change(func() { nw.Network, nw.plan = n, plan })
+	}
+	return err
 }
 
 // set makes the kernel as the network's plan says, now.
 func (d *Driver) set(ctx context.Context, nw *network) error {
-	if nw.plan == nil {
-		return fmt.Errorf("network %s: %w", short(nw.ID), nw.problem)
+	remote, refused := d.remote(nw.content)
+	if refused != "" && refused != nw.refused {
+		d.log(nw.ID).Error(refused)
 	}
-	return d.Kernel.Set(ctx, networkOwner(nw.ID), nw.plan.Network(d.remote(nw)))
+	d.change(func() { nw.refused = refused })
+	return d.Kernel.Set(ctx, networkOwner(nw.ID), nw.plan.Network(remote))
 }
 
-// keep is set for nobody who waits: a failure is logged when it is new, and whoever calls keep again tries again.
+// keep brings a network in step for nobody who waits: it opens it if that has not been possible, or removes it if it has been
+// left half-made. A failure is logged when it is new, and Run tries again.
 func (d *Driver) keep(ctx context.Context, nw *network) {
-	if nw.plan == nil {
-		return
-	}
-	err := d.set(ctx, nw)
+	var err error
 	switch {
-	case err != nil && (nw.problem == nil || nw.problem.Error() != err.Error()):
-		d.log(nw.ID).WithError(err).Error("the kernel does not take what the network needs; trying again")
-	case err == nil && nw.problem != nil:
-		d.log(nw.ID).Info("the kernel has what the network needs again")
+	case nw.gone:
+		return
+	case nw.Half:
+		err = d.remove(ctx, nw)
+	case nw.plan == nil:
+		err = d.open(ctx, nw)
 	}
-	nw.problem = err
+	if err == nil && !nw.gone {
+		err = d.set(ctx, nw)
+	}
+	switch was := nw.problem; {
+	case err != nil && (was == nil || was.Error() != err.Error()):
+		d.log(nw.ID).WithError(err).Error("the network is not as it should be; its traffic is left as it is; trying again")
+	case err == nil && was != nil && !nw.gone:
+		d.log(nw.ID).Info("the network is as it should be again")
+	}
+	d.change(func() { nw.problem = err })
 }
 
 func (d *Driver) log(network string) *logrus.Entry {
 	return d.Logger.WithField("network", short(network))
 }
 
+// What the kernel knows networks and endpoints by.
 func networkOwner(id string) string  { return "network/" + id }
 func endpointOwner(id string) string { return "endpoint/" + id }
 
+// belowEndpoint is where the records of endpoints begin.
+const belowEndpoint = "endpoint/"
+
 // The keys of the store: records, networks that the cluster still has to hear have left, owners whose records are lost.
 func networkKey(id string) string           { return "network/" + id }
-func endpointKey(network, id string) string { return "endpoint/" + network + "/" + id }
+func endpointKey(network, id string) string { return belowEndpoint + network + "/" + id }
 func leavingKey(shared string) string       { return "leaving/" + shared }
 func keptKey(owner string) string           { return "kept/" + owner }
 

@@ -109,7 +109,7 @@ func TestRestartKeepsNetworksAndRemovesOrphans(t *testing.T) {
 	}
 	_, err = other.CreateEndpoint(t.Context(), epRequest("a1", "e2", "10.1.0.3/24"))
 	must(t, err)
-	if got := len(other.remote(other.networks[id("a1")]).Endpoints); got != 1 {
+	if got := len(other.behind("a1")); got != 1 {
 		t.Errorf("after its restart %d endpoints of host1 are known to host2, want 1", got)
 	}
 }
@@ -146,13 +146,12 @@ func TestTwoThatClaimOneAddressAreToldApartTheSameWayEverywhere(t *testing.T) {
 	must(t, err)
 	nw := here.networks[id("a1")]
 	liar := Endpoint{MAC: kernel.MAC{2, 0, 0, 0, 0, 7}, Addrs: epRequest("", "", "10.1.0.7/24").Addrs}
-	for _, n := range []*clustertest.Node{b.node, a.node} {
-		n.Publish(nw.Shared, "x-"+n.ID(), encodeRecord(liar))
-	}
+	b.node.Publish(nw.Shared, id("b7"), encodeRecord(liar))
+	a.node.Publish(nw.Shared, id("a7"), encodeRecord(liar))
 	mine := Endpoint{MAC: kernel.MAC{2, 0, 0, 0, 0, 9}, Addrs: epRequest("", "", "10.1.0.9/24").Addrs}
-	a.node.Publish(nw.Shared, "mine", encodeRecord(mine))
-	got := here.remote(nw).Endpoints
-	if len(got) != 1 || got[0].ID != "x-"+a.node.ID() {
+	a.node.Publish(nw.Shared, id("a9"), encodeRecord(mine))
+	got := here.behind("a1")
+	if len(got) != 1 || got[0].ID != id("a7") {
 		t.Errorf("accepted %+v, want only node a's", got)
 	}
 }
@@ -169,19 +168,21 @@ func TestDeadContainersAreSwept(t *testing.T) {
 	must(t, err)
 	h.kernel.Take(endpointOwner(id("e1"))) // in its sandbox
 	h.kernel.Die(endpointOwner(id("e2")))  // the sandbox ended, and both ends of the pair with it
-	now := time.Now()
-	h.sweep(t.Context(), now)
-	h.sweep(t.Context(), now.Add(sweepGrace/2))
-	if got := len(h.Endpoints()); got != 4 {
-		t.Errorf("%d endpoints left within the grace period, want 4", got)
+	for range goneLooks - 1 {
+		h.sweep(t.Context())
 	}
-	h.sweep(t.Context(), now.Add(sweepGrace))
+	if got := len(h.Endpoints()); got != 4 {
+		t.Errorf("%d endpoints left before the last look, want 4", got)
+	}
+	for range waitingLooks {
+		h.sweep(t.Context())
+	}
 	var left []string
 	for _, e := range h.Endpoints() {
 		left = append(left, e.ID[:2])
 	}
 	if got := strings.Join(left, " "); got != "e1 e9" {
-		t.Errorf("left after the grace period: %s, want e1 (in its sandbox) and e9 (has no device)", got)
+		t.Errorf("left after the last look: %s, want e1 (in its sandbox) and e9 (has no device)", got)
 	}
 }
 

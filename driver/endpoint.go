@@ -22,13 +22,13 @@ const syncTimeout = 3 * time.Second
 // CreateEndpoint gives a container its place on a network. Everything that can fail happens here rather than in Join, whose
 // failure engine 29 does not survive. It returns the MAC it chose; zero if the engine gave one. On failure nothing is left.
 func (d *Driver) CreateEndpoint(ctx context.Context, r EndpointRequest) (kernel.MAC, error) {
-	nw, err := d.get(r.Network)
+	nw, err := d.get(ctx, r.Network)
 	if err != nil {
 		return kernel.MAC{}, err
 	}
-	defer nw.mu.Unlock()
-	if nw.plan == nil {
-		return kernel.MAC{}, fmt.Errorf("network %s: %w", short(nw.ID), nw.problem)
+	defer nw.turn.give()
+	if err := nw.usable(); err != nil {
+		return kernel.MAC{}, err
 	}
 	if known, ok := nw.endpoints[r.ID]; ok {
 		return d.repeatEndpoint(ctx, nw, known, r)
@@ -38,8 +38,9 @@ func (d *Driver) CreateEndpoint(ctx context.Context, r EndpointRequest) (kernel.
 		return kernel.MAC{}, err
 	}
 	if err := d.makeEndpoint(ctx, nw, e); err != nil {
-		undo := d.removeEndpoint(context.WithoutCancel(ctx), nw, e)
-		return kernel.MAC{}, errors.Join(err, undo)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
+		defer cancel()
+		return kernel.MAC{}, errors.Join(err, d.removeEndpoint(ctx, nw, e))
 	}
 	return answer(r, e), nil
 }
@@ -94,25 +95,25 @@ func parseEndpoint(nw *network, r EndpointRequest) (Endpoint, error) {
 
 // makeEndpoint does everything that a new endpoint needs, record first; the other hosts hear of it when its device exists.
 func (d *Driver) makeEndpoint(ctx context.Context, nw *network, e Endpoint) error {
+	record, err := put(endpointKey(nw.ID, e.ID), e)
+	if err != nil {
+		return err
+	}
+	first := len(nw.endpoints) == 0
+	if first {
+		d.attend(nw, true)
+	}
+	d.change(func() { nw.endpoints[e.ID] = e })
+	if err := d.Store.Apply(record); err != nil {
+		return err
+	}
 	if nw.Ours {
 		if err := d.Leases.Use(ctx, nw.ID, e.ID, bare(e.Addrs)); err != nil {
 			return err
 		}
 	}
-	record, err := put(endpointKey(nw.ID, e.ID), e)
-	if err != nil {
-		return err
-	}
-	if err := d.Store.Apply(record); err != nil {
-		return err
-	}
-	first := len(nw.endpoints) == 0
-	nw.endpoints[e.ID] = e
-	if first && nw.Shared != "" {
-		d.Records.Attend(nw.Shared, true)
-		d.sync(ctx, nw)
-	}
 	if first {
+		d.sync(ctx, nw)
 		if err := d.set(ctx, nw); err != nil {
 			return err
 		}
@@ -121,14 +122,15 @@ func (d *Driver) makeEndpoint(ctx context.Context, nw *network, e Endpoint) erro
 	if err := d.Kernel.Set(ctx, endpointOwner(e.ID), state); err != nil {
 		return err
 	}
-	if nw.Shared != "" {
-		d.Records.Publish(nw.Shared, e.ID, encodeRecord(e))
-	}
-	return nil
+	d.publish(nw, e)
+	return ctx.Err() // then the engine has been told that it failed
 }
 
 // sync waits for what the other hosts have on a network, so that the first packet of the first container finds its way.
 func (d *Driver) sync(ctx context.Context, nw *network) {
+	if nw.Shared == "" {
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
 	defer cancel()
 	if err := d.Records.Sync(ctx, nw.Shared); err != nil {
@@ -138,17 +140,17 @@ func (d *Driver) sync(ctx context.Context, nw *network) {
 
 // DeleteEndpoint removes an endpoint. An unknown one is gone already.
 func (d *Driver) DeleteEndpoint(ctx context.Context, network, id string) error {
-	nw, err := d.get(network)
+	nw, err := d.get(ctx, network)
 	if errors.Is(err, ErrNotFound) {
-		return d.removeKept(ctx, endpointOwner(id))
+		return d.removeLostEndpoint(ctx, network, id)
 	}
 	if err != nil {
 		return err
 	}
-	defer nw.mu.Unlock()
+	defer nw.turn.give()
 	e, ok := nw.endpoints[id]
 	if !ok {
-		return d.removeKept(ctx, endpointOwner(id))
+		return d.removeLostEndpoint(ctx, network, id)
 	}
 	return d.removeEndpoint(ctx, nw, e)
 }
@@ -156,8 +158,8 @@ func (d *Driver) DeleteEndpoint(ctx context.Context, network, id string) error {
 // removeEndpoint removes everything an endpoint has, finished or half-made: the others stop sending first, its record
 // goes last. The last endpoint takes the host off the network.
 func (d *Driver) removeEndpoint(ctx context.Context, nw *network, e Endpoint) error {
-	if nw.Shared != "" && d.Records != nil {
-		d.Records.Publish(nw.Shared, e.ID, nil)
+	if !nw.Half { // then the host has been taken off already
+		d.withdraw(nw, e)
 	}
 	if err := d.Kernel.Set(ctx, endpointOwner(e.ID), kernel.State{}); err != nil {
 		return err
@@ -170,46 +172,48 @@ func (d *Driver) removeEndpoint(ctx context.Context, nw *network, e Endpoint) er
 	if err := d.Store.Apply(store.Write{Key: endpointKey(nw.ID, e.ID)}); err != nil {
 		return err
 	}
-	delete(nw.endpoints, e.ID)
+	d.change(func() { delete(nw.endpoints, e.ID) })
 	delete(nw.suspects, e.ID)
-	if len(nw.endpoints) == 0 && nw.Shared != "" && d.Records != nil {
-		d.Records.Attend(nw.Shared, false)
-		d.keep(ctx, nw)
+	if len(nw.endpoints) == 0 && nw.Shared != "" && !nw.Half {
+		d.attend(nw, false)
+		d.keep(ctx, nw) // without what the other hosts have
 	}
 	return nil
 }
 
-// Join tells the engine what to move into the sandbox. The sandbox may not exist yet (engines up to 27) and is not looked at.
-func (d *Driver) Join(_ context.Context, network, endpoint, _ string) (Attachment, error) {
-	nw, err := d.get(network)
+// Join tells the engine what to move into the sandbox. The sandbox may not exist yet (engines up to 27) and is not looked
+// at. The other hosts know the endpoint already, unless it has left and comes back.
+func (d *Driver) Join(ctx context.Context, network, endpoint, _ string) (Attachment, error) {
+	nw, err := d.get(ctx, network)
 	if err != nil {
 		return Attachment{}, err
 	}
-	defer nw.mu.Unlock()
+	defer nw.turn.give()
 	e, ok := nw.endpoints[endpoint]
 	if !ok {
 		return Attachment{}, fmt.Errorf("endpoint %s: %w", short(endpoint), ErrNotFound)
 	}
-	if nw.plan == nil {
-		return Attachment{}, fmt.Errorf("network %s: %w", short(nw.ID), nw.problem)
+	if err := nw.usable(); err != nil {
+		return Attachment{}, err
 	}
 	_, a := nw.plan.Endpoint(e)
+	d.publish(nw, e)
 	return a, nil
 }
 
 // Leave tells the other hosts to stop sending. The device stays until DeleteEndpoint: the engine still has to move it out
 // of the sandbox.
-func (d *Driver) Leave(_ context.Context, network, endpoint string) error {
-	nw, err := d.get(network)
+func (d *Driver) Leave(ctx context.Context, network, endpoint string) error {
+	nw, err := d.get(ctx, network)
 	if errors.Is(err, ErrNotFound) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer nw.mu.Unlock()
-	if nw.Shared != "" && d.Records != nil {
-		d.Records.Publish(nw.Shared, endpoint, nil)
+	defer nw.turn.give()
+	if e, ok := nw.endpoints[endpoint]; ok {
+		d.withdraw(nw, e)
 	}
 	return nil
 }

@@ -30,6 +30,7 @@ type memory struct {
 	used   map[netip.Addr]string       // address -> endpoint
 	names  map[netip.Prefix]string     // of --ipam-opt network=
 	failAt int                         // the call that fails, counted down; 0: none
+	dies   bool                        // so do all after it
 }
 
 // never is more calls than a test makes.
@@ -46,7 +47,7 @@ func newMemory() *memory {
 // fails says whether this call is the one that fails. m.mu is held.
 func (m *memory) fails() bool {
 	m.failAt--
-	return m.failAt == 0
+	return m.failAt == 0 || m.failAt < 0 && m.dies
 }
 
 func (m *memory) Prefix(prefix string) iter.Seq2[string, []byte] {
@@ -106,6 +107,9 @@ func (m *memory) Bind(_ context.Context, network, _ string, subnets []cluster.Su
 func (m *memory) Unbind(_ context.Context, network string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.fails() {
+		return errPlanned
+	}
 	delete(m.bound, network)
 	return nil
 }
@@ -131,6 +135,9 @@ func (m *memory) Use(_ context.Context, network, endpoint string, addrs []netip.
 func (m *memory) Unuse(_ context.Context, endpoint string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.fails() {
+		return errPlanned
+	}
 	maps.DeleteFunc(m.used, func(_ netip.Addr, e string) bool { return e == endpoint })
 	return nil
 }
@@ -231,4 +238,10 @@ func epRequest(nid, eid string, addrs ...string) EndpointRequest {
 		r.Addrs = append(r.Addrs, netip.MustParsePrefix(a))
 	}
 	return r
+}
+
+// behind is what a network of the host has behind other VTEPs.
+func (h *host) behind(nid string) []Endpoint {
+	remote, _ := h.remote(h.networks[id(nid)].content)
+	return remote.Endpoints
 }

@@ -36,8 +36,8 @@ func decodeRecord(b []byte) (Endpoint, error) {
 		return Endpoint{}, errors.New("endpoint record: too short or of another version")
 	}
 	e := Endpoint{Version: recordVersion, MAC: kernel.MAC(b[1:7])}
-	if e.MAC[0]&1 != 0 {
-		return Endpoint{}, fmt.Errorf("endpoint record: MAC %s is a multicast address", e.MAC)
+	if e.MAC[0]&1 != 0 || e.MAC == (kernel.MAC{}) { // the zero MAC stands for all unknown frames in the kernel
+		return Endpoint{}, fmt.Errorf("endpoint record: MAC %s is not that of one device", e.MAC)
 	}
 	n, b := int(b[7]), b[8:]
 	if n > maxAddrs {

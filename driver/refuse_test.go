@@ -33,6 +33,7 @@ func TestBadNetworksAreRefusedWithASentence(t *testing.T) {
 		{"foreign IPAM", foreign(netRequest("shared", "c1", "10.3.0.0/24")), "add `--ipam-driver carrick:latest` to docker network create"},
 		{"overlap here", netRequest("local", "c1", "10.1.0.128/25"), "subnet 10.1.0.128/25 overlaps 10.1.0.0/24 of network a10000000000 on this host"},
 		{"overlap in the cluster", netRequest("shared", "c1", "10.2.0.0/16"), "subnet 10.2.0.0/16 overlaps 10.2.0.0/24 of the cluster's network"},
+		{"overlap with itself", netRequest("local", "c1", "10.3.0.0/16", "10.3.1.0/24"), "subnets 10.3.0.0/16 and 10.3.1.0/24 overlap"},
 		{"twice", netRequest("shared", "c1", "10.1.0.0/24"), "this network of the cluster is on this host already, as a10000000000"},
 		{"again with other words", netRequest("local", "a1", "10.1.0.0/24"), "network a10000000000 is here with other options or subnets"},
 	} {

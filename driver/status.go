@@ -2,48 +2,59 @@ package driver
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 )
+
+// contents are what there is now, for those who only look: they wait for nobody, and nobody for them.
+func (d *Driver) contents() []content {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	all := make([]content, 0, len(d.networks))
+	for _, nw := range d.networks {
+		c := nw.content
+		c.endpoints = maps.Clone(c.endpoints)
+		all = append(all, c)
+	}
+	slices.SortFunc(all, func(a, b content) int { return cmp.Compare(a.ID, b.ID) })
+	return all
+}
 
 // Networks is what `carrick networks` shows, sorted by identifier.
 func (d *Driver) Networks() []NetworkStatus {
 	all := []NetworkStatus{}
-	for _, nw := range d.all() {
-		nw.mu.Lock()
+	for _, c := range d.contents() {
+		remote, _ := d.remote(c)
 		s := NetworkStatus{
-			ID: nw.ID, Mode: nw.Mode, Shared: nw.Shared, Name: nw.Name, VNI: nw.VNI, MTU: nw.MTU, Internal: nw.Internal,
-			Local: len(nw.endpoints), Remote: len(d.remote(nw).Endpoints),
+			ID: c.ID, Mode: c.Mode, Shared: c.Shared, Name: c.Name, VNI: c.VNI, MTU: c.MTU, Internal: c.Internal,
+			Local: len(c.endpoints), Remote: len(remote.Endpoints),
 		}
-		for _, p := range prefixesOf(nw.Network) {
+		for _, p := range prefixesOf(c.Network) {
 			s.Subnets = append(s.Subnets, p.String())
 		}
-		if nw.problem != nil {
-			s.Problem = nw.problem.Error()
+		if problems := d.problems(c); len(problems) > 0 {
+			s.Problem = problems[0]
 		}
-		nw.mu.Unlock()
 		all = append(all, s)
 	}
-	slices.SortFunc(all, func(a, b NetworkStatus) int { return cmp.Compare(a.ID, b.ID) })
 	return all
 }
 
 // Endpoints is what `carrick endpoints` shows: those here first, then by network, node and identifier.
 func (d *Driver) Endpoints() []EndpointStatus {
+	nodes := map[string]string{}
+	if d.Records != nil {
+		for _, n := range d.Records.Nodes() {
+			nodes[n.Addr.String()] = n.Name
+		}
+	}
 	all := []EndpointStatus{}
-	for _, nw := range d.all() {
-		nw.mu.Lock()
-		for _, e := range nw.endpoints {
+	for _, c := range d.contents() {
+		for _, e := range c.endpoints {
 			all = append(all, statusOf(e, ""))
 		}
-		remote := d.remote(nw).Endpoints
-		nw.mu.Unlock()
-		nodes := map[string]string{}
-		if d.Records != nil {
-			for _, n := range d.Records.Nodes() {
-				nodes[n.Addr.String()] = n.Name
-			}
-		}
-		for _, e := range remote {
+		remote, _ := d.remote(c)
+		for _, e := range remote.Endpoints {
 			all = append(all, statusOf(e, nodes[e.VTEP.String()]))
 		}
 	}
@@ -56,9 +67,26 @@ func (d *Driver) Endpoints() []EndpointStatus {
 // Alarms are sentences about networks that are not as they should be.
 func (d *Driver) Alarms() []string {
 	var all []string
-	for _, n := range d.Networks() {
-		if n.Problem != "" {
-			all = append(all, "network "+short(n.ID)+": "+n.Problem)
+	for _, c := range d.contents() {
+		for _, problem := range d.problems(c) {
+			all = append(all, "network "+short(c.ID)+": "+problem)
+		}
+	}
+	for _, shared := range d.leaving() {
+		all = append(all, "network "+shared+" left this host, and the cluster has not heard of it yet")
+	}
+	return all
+}
+
+// problems are what is wrong with a network, the worst first.
+func (d *Driver) problems(c content) []string {
+	var all []string
+	if c.problem != nil {
+		all = append(all, c.problem.Error())
+	}
+	for _, problem := range []string{d.disowned(c.Network), c.refused} {
+		if problem != "" {
+			all = append(all, problem)
 		}
 	}
 	return all

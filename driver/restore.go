@@ -1,0 +1,152 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/carricknet/carrick/kernel"
+	"github.com/carricknet/carrick/store"
+)
+
+// Restore reads the records, undoes what was begun and never answered, removes what the kernel holds for owners that
+// nobody knows, and brings the rest in step. It asks nothing of the cluster, which does not run yet. What cannot be
+// undone, opened or brought in step keeps its record and its traffic and is tried again by Run.
+func (d *Driver) Restore(ctx context.Context) error {
+	d.read()
+	if err := d.removeOrphans(ctx); err != nil {
+		return err
+	}
+	for _, nw := range d.all() {
+		if err := nw.take(ctx); err != nil {
+			return err
+		}
+		d.announce(nw)
+		d.keep(ctx, nw)
+		nw.turn.give()
+	}
+	return nil
+}
+
+// read takes over the records that this version understands.
+func (d *Driver) read() {
+	for _, raw := range d.Store.Prefix(networkKey("")) {
+		var n Network
+		if err := decode(raw, &n, &n.Version); err != nil {
+			d.Logger.WithError(err).Error("a network's record cannot be read; the network is left as it is")
+			continue
+		}
+		d.networks[n.ID] = newNetwork(n)
+		d.claims[n.ID] = claimOf(n)
+	}
+	for _, raw := range d.Store.Prefix(belowEndpoint) {
+		var e Endpoint
+		if err := decode(raw, &e, &e.Version); err != nil {
+			d.Logger.WithError(err).Error("an endpoint's record cannot be read; the endpoint is left as it is")
+			continue
+		}
+		if nw := d.networks[e.Network]; nw != nil {
+			nw.endpoints[e.ID] = e
+		}
+	}
+}
+
+// announce tells the other hosts of the endpoints here.
+func (d *Driver) announce(nw *network) {
+	if nw.Half || len(nw.endpoints) == 0 {
+		return
+	}
+	d.attend(nw, true)
+	for _, e := range nw.endpoints {
+		d.publish(nw, e)
+	}
+}
+
+// removeOrphans removes what owners have that no record names: a plugin killed between the kernel and its answer leaves
+// such things. A failure leaves them for the next start. When the records are lost nobody can say what is an orphan:
+// then everything is kept, and marked, until the engine removes it.
+func (d *Driver) removeOrphans(ctx context.Context) error {
+	owned, err := d.Kernel.Owners(ctx)
+	switch {
+	case err != nil && d.Damaged:
+		return fmt.Errorf("the records are lost, and what the kernel holds of ours cannot be listed: %w", err)
+	case err != nil:
+		d.Logger.WithError(err).Error("what the kernel holds of ours cannot be listed; orphans are left for the next start")
+		return nil
+	}
+	known := d.recorded()
+	var kept []store.Write
+	for _, o := range owned {
+		switch {
+		case known[o.Owner]:
+		case d.Damaged:
+			kept = append(kept, store.Write{Key: keptKey(o.Owner), Value: []byte("{}")})
+		default:
+			if err := d.Kernel.Set(ctx, o.Owner, kernel.State{}); err != nil {
+				d.Logger.WithError(err).WithField("owner", o.Owner).Error("an orphan cannot be removed")
+				continue
+			}
+			d.Logger.WithField("owner", o.Owner).Warn("removed what nobody owns any more")
+		}
+	}
+	if len(kept) == 0 {
+		return nil
+	}
+	return d.Store.Apply(kept...)
+}
+
+// recorded are the owners that a record names, whether this version can read it or not.
+func (d *Driver) recorded() map[string]bool {
+	known := map[string]bool{}
+	for key := range d.Store.Prefix(networkKey("")) {
+		known[networkOwner(strings.TrimPrefix(key, networkKey("")))] = true
+	}
+	for key := range d.Store.Prefix(belowEndpoint) {
+		known[endpointOwner(key[strings.LastIndexByte(key, '/')+1:])] = true
+	}
+	for key := range d.Store.Prefix(keptKey("")) {
+		known[strings.TrimPrefix(key, keptKey(""))] = true
+	}
+	return known
+}
+
+// removeLostNetwork removes what there is of a network without a record, or with one that cannot be read.
+func (d *Driver) removeLostNetwork(ctx context.Context, id string) error {
+	if err := d.removeLostEndpoints(ctx, id); err != nil {
+		return err
+	}
+	return errors.Join(d.removeLost(ctx, networkOwner(id), networkKey(id)), d.Pools.Unbind(ctx, id))
+}
+
+func (d *Driver) removeLostEndpoints(ctx context.Context, network string) error {
+	for key := range d.Store.Prefix(endpointKey(network, "")) {
+		if err := d.removeLostEndpoint(ctx, network, strings.TrimPrefix(key, endpointKey(network, ""))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeLostEndpoint is the same for an endpoint. The engine may never have heard of it, if its creation was cut short.
+func (d *Driver) removeLostEndpoint(ctx context.Context, network, id string) error {
+	return errors.Join(d.removeLost(ctx, endpointOwner(id), endpointKey(network, id)), d.Leases.Unuse(ctx, id))
+}
+
+func (d *Driver) removeLost(ctx context.Context, owner, record string) error {
+	if err := d.Kernel.Set(ctx, owner, kernel.State{}); err != nil {
+		return err
+	}
+	if !d.has(record) && !d.has(keptKey(owner)) {
+		return nil
+	}
+	return d.Store.Apply(store.Write{Key: record}, store.Write{Key: keptKey(owner)})
+}
+
+// has says whether the store has a key; keys of one kind have one length, so none begins with another.
+func (d *Driver) has(key string) bool {
+	for range d.Store.Prefix(key) {
+		return true
+	}
+	return false
+}
