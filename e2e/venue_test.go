@@ -245,14 +245,12 @@ func (s *scene) status(h *lab.Host) (status, error) {
 	return st, err
 }
 
-// carrick runs the command line on a host and reads its JSON.
+// carrick runs the command line on a host and reads its JSON. A status that is not well is told by the exit status as well,
+// so that only an answer that cannot be read is an error.
 func (s *scene) carrick(h *lab.Host, into any, verb string) error {
 	text, err := h.Run(s.ctx, binary, verb, "--json")
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal([]byte(text), into); err != nil {
-		return fmt.Errorf("%s: carrick %s --json: %w: %s", h.Name, verb, err, text)
+	if jsonErr := json.Unmarshal([]byte(text), into); jsonErr != nil {
+		return errors.Join(fmt.Errorf("%s: carrick %s --json: %w: %q", h.Name, verb, jsonErr, text), err)
 	}
 	return nil
 }
