@@ -59,6 +59,8 @@ type network struct {
 	content
 	plan Plan // nil if it could not be opened
 	gone bool // removed from the driver while somebody waited for the turn
+	// unheard: the other hosts have not said yet, after a start, what they have. What is there in the kernel stays.
+	unheard bool
 
 	// What Run remembers.
 	missed   bool           // something changed, and there was no turn to be had
@@ -202,7 +204,7 @@ func (d *Driver) keep(ctx context.Context, nw *network) {
 	case nw.plan == nil:
 		err = d.open(ctx, nw)
 	}
-	if err == nil && !nw.gone {
+	if err == nil && !nw.gone && !nw.unheard {
 		err = d.set(ctx, nw)
 	}
 	switch was := nw.problem; {

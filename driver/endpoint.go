@@ -15,9 +15,9 @@ import (
 	"github.com/carricknet/carrick/store"
 )
 
-// syncTimeout bounds how long the first endpoint of a network on this host waits for the other hosts to say what they
+// syncLimit bounds how long the first endpoint of a network on this host waits for the other hosts to say what they
 // have. After it the container starts all the same, and what is missing is reached by flooding until it arrives.
-const syncTimeout = 3 * time.Second
+const syncLimit = 3 * time.Second
 
 // CreateEndpoint gives a container its place on a network. Everything that can fail happens here rather than in Join, whose
 // failure engine 29 does not survive. It returns the MAC it chose; zero if the engine gave one. On failure nothing is left.
@@ -113,7 +113,7 @@ func (d *Driver) makeEndpoint(ctx context.Context, nw *network, e Endpoint) erro
 		}
 	}
 	if first {
-		d.sync(ctx, nw)
+		d.sync(ctx, nw.Shared, syncLimit)
 		if err := d.set(ctx, nw); err != nil {
 			return err
 		}
@@ -127,14 +127,14 @@ func (d *Driver) makeEndpoint(ctx context.Context, nw *network, e Endpoint) erro
 }
 
 // sync waits for what the other hosts have on a network, so that the first packet of the first container finds its way.
-func (d *Driver) sync(ctx context.Context, nw *network) {
-	if nw.Shared == "" {
+func (d *Driver) sync(ctx context.Context, shared string, limit time.Duration) {
+	if shared == "" {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	if err := d.Records.Sync(ctx, nw.Shared); err != nil {
-		d.log(nw.ID).WithError(err).Warn("not every host has said what it has on the network; going on without")
+	if err := d.Records.Sync(ctx, shared); err != nil {
+		d.Logger.WithError(err).WithField("shared", shared).Warn("not every host has said what it has on the network; going on without")
 	}
 }
 

@@ -408,3 +408,49 @@ func TestNetworkThatIsBusyIsNotForgotten(t *testing.T) {
 		t.Errorf("what was missed did not come later:\n%s", h.kernel.String())
 	}
 }
+
+// deaf is a node that has lost what it knew of the others and hears of them again.
+type deaf struct {
+	*clustertest.Node
+	heard atomic.Bool
+}
+
+func (n *deaf) Remote(network string) []cluster.Row {
+	if !n.heard.Load() {
+		return nil
+	}
+	return n.Node.Remote(network)
+}
+
+func (n *deaf) Sync(ctx context.Context, network string) error {
+	n.heard.Store(true)
+	return n.Node.Sync(ctx, network)
+}
+
+func TestTrafficGoesOnUntilTheOthersAreHeardAgain(t *testing.T) {
+	c := &clustertest.Cluster{}
+	h, other := newHost(t, c, "host1"), newHost(t, c, "host2")
+	for i, host := range []*host{h, other} {
+		must(t, host.CreateNetwork(t.Context(), netRequest("shared", "a1", "10.1.0.0/24")))
+		_, err := host.CreateEndpoint(t.Context(), epRequest("a1", fmt.Sprint("e", i), fmt.Sprintf("10.1.0.%d/24", 2+i)))
+		must(t, err)
+	}
+	h.reconcile(t.Context(), func(*network) bool { return true })
+	before := h.kernel.String()
+	if !strings.Contains(before, " dst 192.0.2.2") {
+		t.Fatalf("nothing of host2 in\n%s", before)
+	}
+	config := h.Config
+	config.Records = &deaf{Node: h.node}
+	h.Driver = New(config)
+	must(t, h.Restore(t.Context()))
+	h.reconcile(t.Context(), func(*network) bool { return true })
+	if after := h.kernel.String(); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+	must(t, other.DeleteEndpoint(t.Context(), id("a1"), id("e1")))
+	h.hear(t.Context())
+	if after := h.kernel.String(); strings.Contains(after, " dst 192.0.2.2") {
+		t.Errorf("what is gone stays:\n%s", after)
+	}
+}

@@ -4,18 +4,31 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/carricknet/carrick/kernel"
 	"github.com/carricknet/carrick/store"
 )
+
+// hearLimit bounds how long networks stay as they were found, after a start, until the other hosts have said what they
+// have.
+const hearLimit = 10 * time.Second
 
 // Restore reads the records, undoes what was begun and never answered, removes what the kernel holds for owners that
 // nobody knows, and brings the rest in step. It asks nothing of the cluster, which does not run yet. What cannot be
 // undone, opened or brought in step keeps its record and its traffic and is tried again by Run.
 func (d *Driver) Restore(ctx context.Context) error {
 	d.read()
-	if err := d.removeOrphans(ctx); err != nil {
+	owned, err := d.Kernel.Owners(ctx)
+	switch {
+	case err != nil && d.Damaged:
+		return fmt.Errorf("the records are lost, and what the kernel holds of ours cannot be listed: %w", err)
+	case err != nil:
+		d.Logger.WithError(err).Error("what the kernel holds of ours cannot be listed; orphans are left for the next start")
+	}
+	if err := d.removeOrphans(ctx, owned); err != nil {
 		return err
 	}
 	for _, nw := range d.all() {
@@ -23,10 +36,36 @@ func (d *Driver) Restore(ctx context.Context) error {
 			return err
 		}
 		d.announce(nw)
+		// What is remembered of the other hosts may be old or lost, and what is in the kernel carries traffic.
+		there := slices.ContainsFunc(owned, func(o kernel.Owned) bool { return o.Owner == networkOwner(nw.ID) })
+		nw.unheard = there && nw.Shared != "" && d.Records != nil && len(nw.endpoints) > 0
 		d.keep(ctx, nw)
 		nw.turn.give()
 	}
 	return nil
+}
+
+// hear brings the networks in step that were left as they were found.
+func (d *Driver) hear(ctx context.Context) {
+	limited, cancel := context.WithTimeout(ctx, hearLimit)
+	defer cancel()
+	for _, nw := range d.all() {
+		if nw.take(ctx) != nil {
+			return
+		}
+		unheard, shared := nw.unheard, nw.Shared
+		nw.turn.give()
+		if !unheard {
+			continue
+		}
+		d.sync(limited, shared, hearLimit)
+		if nw.take(ctx) != nil {
+			return
+		}
+		nw.unheard = false
+		d.keep(ctx, nw)
+		nw.turn.give()
+	}
 }
 
 // read takes over the records that this version understands.
@@ -66,15 +105,7 @@ func (d *Driver) announce(nw *network) {
 // removeOrphans removes what owners have that no record names: a plugin killed between the kernel and its answer leaves
 // such things. A failure leaves them for the next start. When the records are lost nobody can say what is an orphan:
 // then everything is kept, and marked, until the engine removes it.
-func (d *Driver) removeOrphans(ctx context.Context) error {
-	owned, err := d.Kernel.Owners(ctx)
-	switch {
-	case err != nil && d.Damaged:
-		return fmt.Errorf("the records are lost, and what the kernel holds of ours cannot be listed: %w", err)
-	case err != nil:
-		d.Logger.WithError(err).Error("what the kernel holds of ours cannot be listed; orphans are left for the next start")
-		return nil
-	}
+func (d *Driver) removeOrphans(ctx context.Context, owned []kernel.Owned) error {
 	known := d.recorded()
 	var kept []store.Write
 	for _, o := range owned {
