@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/carricknet/carrick/bridge"
 	"github.com/carricknet/carrick/driver"
@@ -82,9 +83,15 @@ func (p plan) Network(remote driver.Remote) kernel.State {
 		Rules: p.rules(remote.Nodes),
 	}
 	for _, vtep := range remote.VTEPs {
+		if !p.reaches(vtep) {
+			continue
+		}
 		s.FDB = append(s.FDB, kernel.FDB{NS: kernel.Shared, Dev: p.vxlan, Dst: vtep})
 	}
 	for _, e := range remote.Endpoints {
+		if !p.reaches(e.VTEP) {
+			continue
+		}
 		s.FDB = append(s.FDB, kernel.FDB{NS: kernel.Shared, Dev: p.vxlan, MAC: e.MAC, Dst: e.VTEP, Bridge: true})
 		for _, a := range e.Addrs {
 			s.Neighs = append(s.Neighs, kernel.Neigh{NS: kernel.Shared, Dev: p.bridge.Name, IP: a.Addr(), MAC: e.MAC})
@@ -93,12 +100,19 @@ func (p plan) Network(remote driver.Remote) kernel.State {
 	return s
 }
 
-// rules keep strangers out. Frames of our VNI are taken from nodes of the cluster only; the rule names the VNI, so that
-// Docker's own overlay on the same port is left alone. And nothing that is forwarded may be VXLAN for a node: behind
-// masquerading, an ordinary container's packet would otherwise arrive with this host's trusted address.
+// reaches says whether frames can go to a VTEP. Not to our own: a host that had our address before us would have its
+// frames delivered here twice. And a device is of one family; the kernel refuses the other, and all that follows it.
+func (p plan) reaches(vtep netip.Addr) bool {
+	return vtep != p.underlay.VTEP && vtep.BitLen() == p.underlay.VTEP.BitLen()
+}
+
+// rules keep strangers out. Frames of our VNI are taken from nodes of the cluster only, and from nobody while none is known;
+// the rule names the VNI, so that Docker's own overlay on the same port is left alone. And nothing that is forwarded may be
+// VXLAN for a node: behind masquerading, an ordinary container's packet would otherwise arrive with this host's trusted
+// address.
 func (p plan) rules(nodes []netip.Addr) []kernel.Rule {
-	if len(nodes) == 0 {
-		return nil // the zero To would mean every destination
+	if !slices.Contains(nodes, p.underlay.VTEP) {
+		nodes = append(slices.Clone(nodes), p.underlay.VTEP)
 	}
 	return []kernel.Rule{
 		{NS: kernel.Host, Chain: kernel.Prerouting, UDPPort: p.underlay.Port, VNI: p.vni, NotFrom: nodes, Verdict: kernel.Drop},

@@ -44,6 +44,27 @@ func TestNetworkAsCommands(t *testing.T) {
 	golden(t, "network-alone", p.Network(driver.Remote{}).String())
 }
 
+func TestHostsThatCannotBeReachedAreLeftOut(t *testing.T) {
+	p, err := Open(here)(t.Context(), network())
+	if err != nil {
+		t.Fatal(err)
+	}
+	good, ours, six := netip.MustParseAddr("198.51.100.12"), netip.MustParseAddr("198.51.100.11"), netip.MustParseAddr("2001:db8::13")
+	remote := driver.Remote{VTEPs: []netip.Addr{ours, good, six}, Nodes: []netip.Addr{good, six}}
+	for i, vtep := range remote.VTEPs {
+		remote.Endpoints = append(remote.Endpoints, driver.Endpoint{MAC: kernel.MAC{2, 5: byte(i)}, VTEP: vtep})
+	}
+	s := p.Network(remote)
+	if len(s.FDB) != 2 || s.FDB[0].Dst != good || s.FDB[1].Dst != good {
+		t.Errorf("frames would go to %v, want only %s", s.FDB, good)
+	}
+	for _, r := range s.Rules {
+		if all := append(r.NotFrom, r.To...); len(all) != 3 {
+			t.Errorf("the rule %+v does not know all three nodes", r)
+		}
+	}
+}
+
 func TestEndpointAsCommands(t *testing.T) {
 	for name, internal := range map[string]bool{"endpoint": false, "endpoint-internal": true} {
 		n := network()
