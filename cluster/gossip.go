@@ -16,8 +16,8 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// gossipConfig is what the gossip needs of the rest of the cluster. Functions are called without any lock of the gossip
-// or of memberlist, apart from onChange and dial, which must not call back.
+// gossipConfig is what the gossip needs of the rest of the cluster. Its functions are called without any lock of the
+// gossip or of memberlist.
 type gossipConfig struct {
 	id, name   string
 	advertise  netip.Addr // the only address that is listened on

@@ -30,15 +30,14 @@ type memNet struct {
 
 // memHost is one host. Without a gossip, its plugin is dead.
 type memHost struct {
-	net     *memNet
-	addr    netip.Addr
-	dead    bool
-	id      string
-	gossip  *gossip
-	tr      *memTransport
-	pulls   int
-	pulled  int
-	streams map[net.Conn]bool
+	net    *memNet
+	addr   netip.Addr
+	dead   bool
+	id     string
+	gossip *gossip
+	tr     *memTransport
+	pulls  int
+	pulled int
 }
 
 func newMemNet() *memNet {

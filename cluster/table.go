@@ -120,7 +120,7 @@ func (t *table) put(network, key string, value []byte) (hint, bool, error) {
 	if value != nil && row.live >= maxRecords && row.records[key].value == nil {
 		return hint{}, false, fmt.Errorf("network %s: record %s: this node has %d records there, which is all it may", network, key, maxRecords)
 	}
-	if value != nil && row.bytes+len(value) > maxRowBytes {
+	if more := len(value) - len(row.records[key].value); more > 0 && row.bytes+more > maxRowBytes {
 		return hint{}, false, fmt.Errorf("network %s: record %s: this node has %d bytes there, %d are allowed", network, key, row.bytes, maxRowBytes)
 	}
 	if !row.put(key, value, t.seq+1) {

@@ -390,6 +390,24 @@ func TestTableLimits(t *testing.T) {
 	mustPut(t, x, "blue", "one more", "x")
 }
 
+func TestTableRowBytes(t *testing.T) {
+	x := newTable("us")
+	x.setEpoch(1)
+	mustAttend(t, x, "blue", true)
+	large := strings.Repeat("x", maxValue)
+	for i := range maxRowBytes / maxValue {
+		mustPut(t, x, "blue", fmt.Sprint(i), large)
+	}
+	mustPut(t, x, "blue", "0", strings.Repeat("y", maxValue)) // instead of another
+	if _, changed, err := x.put("blue", "more", []byte("x")); err == nil || changed {
+		t.Error("a row grew beyond its limit")
+	}
+	if _, _, err := x.put("blue", "0", nil); err != nil {
+		t.Error(err)
+	}
+	mustPut(t, x, "blue", "more", large)
+}
+
 func TestTableSameAgainChangesNothing(t *testing.T) {
 	x := newTable("us")
 	x.setEpoch(1)
