@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/carricknet/carrick/plugin"
 )
@@ -26,16 +27,7 @@ func (h *host) backend() plugin.Backend {
 
 // alarms are those of the parts that are not the cluster.
 func (h *host) alarms() []string {
-	var all []string
-	for _, damage := range []string{h.state.Damage(), h.leases.Damage()} {
-		if damage != "" {
-			all = append(all, damage)
-		}
-	}
-	if h.raft != nil && h.raft.Damage() != "" {
-		all = append(all, h.raft.Damage())
-	}
-	return append(append(all, h.driver.Alarms()...), h.ipam.Alarms()...)
+	return slices.Concat(h.damage, h.driver.Alarms(), h.ipam.Alarms())
 }
 
 // Status is what `carrick status` shows of the cluster; nothing without one.

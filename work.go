@@ -80,6 +80,7 @@ type host struct {
 	state   *store.Store // driver's
 	leases  *store.Store // ipam's
 	raft    *store.Store // the cluster's; nil without one
+	damage  []string     // what was found wrong with them; a store forgets it when it is written
 	kernel  *kernel.Kernel
 	cluster *cluster.Cluster // nil without SECRET
 	ipam    *ipam.IPAM
@@ -91,16 +92,16 @@ func (h *host) openLeaves() (err error) {
 	if h.kernel, err = kernel.New(kernel.Config{Dir: pinDir, Logger: h.log}); err != nil {
 		return err
 	}
-	if h.state, err = store.Open(filepath.Join(stateDir, "state")); err != nil {
+	if h.state, err = h.openStore("state"); err != nil {
 		return err
 	}
-	if h.leases, err = store.Open(filepath.Join(stateDir, "leases")); err != nil {
+	if h.leases, err = h.openStore("leases"); err != nil {
 		return err
 	}
 	if h.config.Secret == "" {
 		return nil
 	}
-	if h.raft, err = store.Open(filepath.Join(stateDir, "raft")); err != nil {
+	if h.raft, err = h.openStore("raft"); err != nil {
 		return err
 	}
 	address, err := h.kernel.Address(h.config.Advertise)
@@ -113,6 +114,22 @@ func (h *host) openLeaves() (err error) {
 		Dir: filepath.Join(stateDir, "cluster"), Log: raftLog{h.raft}, Version: version, Logger: h.log,
 	})
 	return err
+}
+
+// openStore opens one of the stores and keeps what has to be said of it.
+func (h *host) openStore(name string) (*store.Store, error) {
+	s, err := store.Open(filepath.Join(stateDir, name))
+	if err != nil {
+		return nil, err
+	}
+	if mended := s.Mended(); mended != "" {
+		h.log.WithField("store", name).Warn(mended)
+	}
+	if damage := s.Damage(); damage != "" {
+		h.log.WithField("store", name).Error(damage)
+		h.damage = append(h.damage, damage)
+	}
+	return s, nil
 }
 
 // build makes ipam and driver over the leaves.
