@@ -107,10 +107,17 @@ func (s *Server) understand(asked context.Context, w http.ResponseWriter, r *htt
 		return a, nil, err
 	}
 	backend, err := s.gate.backend(asked, s.config.limits.ready)
-	if err == nil {
-		err = context.Cause(asked)
+	if err != nil {
+		return a, nil, err
 	}
-	return a, func(ctx context.Context) (any, error) { return do(ctx, backend) }, err
+	if err := context.Cause(asked); err != nil {
+		s.gate.release()
+		return a, nil, err
+	}
+	return a, func(ctx context.Context) (any, error) {
+		defer s.gate.release()
+		return do(ctx, backend)
+	}, nil
 }
 
 // finish does the work of a call in a goroutine of its own: work that does not stop when it is told to, for the kernel

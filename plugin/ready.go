@@ -32,8 +32,10 @@ type phase struct {
 
 // gate holds calls until there is somebody to hand them to.
 type gate struct {
-	mu  sync.Mutex // guards now
-	now *phase
+	mu    sync.Mutex // guards the following
+	now   *phase
+	held  int           // calls that have a backend
+	freed chan struct{} // closed when none has one any more
 }
 
 func newGate() *gate {
@@ -54,12 +56,50 @@ func (g *gate) enter(next phase) {
 	g.now = &next
 }
 
-// backend waits for the phase to be ready or refusing, at most for the given time.
+// hold is current for a call: it has the backend, if there is one, until release.
+func (g *gate) hold() *phase {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.now.name == stateReady {
+		if g.held == 0 {
+			g.freed = make(chan struct{})
+		}
+		g.held++
+	}
+	return g.now
+}
+
+func (g *gate) release() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.held--; g.held == 0 {
+		close(g.freed)
+	}
+}
+
+// free waits until no call has a backend. In a phase that is not ready none gets one meanwhile.
+func (g *gate) free(ctx context.Context) error {
+	g.mu.Lock()
+	held, freed := g.held, g.freed
+	g.mu.Unlock()
+	if held == 0 {
+		return nil
+	}
+	select {
+	case <-freed:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// backend waits for the phase to be ready or refusing, at most for the given time. If the error is nil the caller says
+// release when it is through with the backend.
 func (g *gate) backend(ctx context.Context, limit time.Duration) (Backend, error) {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	for {
-		p := g.current()
+		p := g.hold()
 		switch p.name {
 		case stateReady:
 			return p.backend, nil

@@ -93,6 +93,13 @@ func (s *Server) Waiting(what string) { s.gate.enter(phase{name: stateStarting, 
 // Ready hands all calls, those that wait as well, to the backend.
 func (s *Server) Ready(b Backend) { s.gate.enter(phase{name: stateReady, backend: b}) }
 
+// Withdraw takes the backend back: new calls wait for what is said, as by Waiting. It returns when no call is at work in
+// the backend any more, or with an error when ctx ends before.
+func (s *Server) Withdraw(ctx context.Context, what string) error {
+	s.Waiting(what)
+	return s.gate.free(ctx)
+}
+
 // Refuse answers every call with the reason, until Ready or Waiting. The driver stays registered, so that its user sees
 // the reason where he looks: at `docker network create`. A plugin that exits would be disabled instead.
 func (s *Server) Refuse(reason error) { s.gate.enter(phase{name: stateRefusing, reason: reason}) }

@@ -61,6 +61,39 @@ func (s *served) working(t *testing.T, calls int) {
 	until(t, fmt.Sprintf("%d calls to begin", calls), func() bool { return len(s.turns) == calls })
 }
 
+func TestBackendIsTakenBackWhenNoCallIsAtWorkInIt(t *testing.T) {
+	going := make(chan struct{})
+	first := &recorder{before: func(context.Context, string) error { <-going; return nil }}
+	s := start(t, Config{})
+	s.Ready(first.backend())
+	slow := s.later("NetworkDriver.CreateNetwork", aCreate)
+	until(t, "the call to reach the backend", func() bool { return len(first.taken()) > 0 })
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if err := s.Withdraw(ended, "another"); !errors.Is(err, context.Canceled) {
+		t.Errorf("with a call at work: %v", err)
+	}
+	withdrawn := make(chan error, 1)
+	go func() { withdrawn <- s.Withdraw(t.Context(), "another") }()
+	late := s.later("NetworkDriver.CreateNetwork", aCreate)
+	s.working(t, 2)
+	close(going)
+	if err := <-withdrawn; err != nil {
+		t.Error(err)
+	}
+	if got := receive(t, slow); got.status != 200 {
+		t.Errorf("the call that was at work: %d %s", got.status, got.text)
+	}
+	if calls := first.taken(); len(calls) > 0 {
+		t.Errorf("asked after it was taken back: %q", calls)
+	}
+	second := &recorder{}
+	s.Ready(second.backend())
+	if got := receive(t, late); got.status != 200 || len(second.taken()) != 1 {
+		t.Errorf("the call that waited for another backend: %d %s", got.status, got.text)
+	}
+}
+
 func TestCallsWaitUntilReady(t *testing.T) {
 	s, r := start(t, Config{}), &recorder{}
 	early := s.later("NetworkDriver.CreateNetwork", aCreate)
