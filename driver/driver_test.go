@@ -114,48 +114,6 @@ func TestRestartKeepsNetworksAndRemovesOrphans(t *testing.T) {
 	}
 }
 
-func TestWhatOthersHaveArrives(t *testing.T) {
-	c := &clustertest.Cluster{}
-	h1, h2 := newHost(t, c, "host1"), newHost(t, c, "host2")
-	must(t, h1.CreateNetwork(t.Context(), netRequest("shared", "a1", "10.1.0.0/24")))
-	must(t, h2.CreateNetwork(t.Context(), netRequest("shared", "b2", "10.1.0.0/24"))) // Docker's ids differ
-	mac, err := h1.CreateEndpoint(t.Context(), epRequest("a1", "e1", "10.1.0.2/24"))
-	must(t, err)
-	_, err = h2.CreateEndpoint(t.Context(), epRequest("b2", "e2", "10.1.0.3/24"))
-	must(t, err)
-
-	entry := mac.String() + " dev " + kernel.Name("ckb", id("b2")) + " dst 192.0.2.1"
-	if !strings.Contains(h2.kernel.String(), entry) {
-		t.Errorf("host2 has no entry %q:\n%s", entry, h2.kernel.String())
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	wake, _ := h2.node.Watch()
-	go func() { done <- h2.Run(ctx, wake) }()
-	must(t, h1.DeleteEndpoint(t.Context(), id("a1"), id("e1")))
-	eventually(t, "host2 forgets the endpoint of host1", func() bool { return !strings.Contains(h2.kernel.String(), mac.String()) })
-	cancel()
-	must(t, <-done)
-}
-
-func TestTwoThatClaimOneAddressAreToldApartTheSameWayEverywhere(t *testing.T) {
-	c := &clustertest.Cluster{}
-	here, a, b := newHost(t, c, "here"), newHost(t, c, "a"), newHost(t, c, "b")
-	must(t, here.CreateNetwork(t.Context(), netRequest("shared", "a1", "10.1.0.0/24")))
-	_, err := here.CreateEndpoint(t.Context(), epRequest("a1", "e0", "10.1.0.9/24"))
-	must(t, err)
-	nw := here.networks[id("a1")]
-	liar := Endpoint{MAC: kernel.MAC{2, 0, 0, 0, 0, 7}, Addrs: epRequest("", "", "10.1.0.7/24").Addrs}
-	b.node.Publish(nw.Shared, id("b7"), encodeRecord(liar))
-	a.node.Publish(nw.Shared, id("a7"), encodeRecord(liar))
-	mine := Endpoint{MAC: kernel.MAC{2, 0, 0, 0, 0, 9}, Addrs: epRequest("", "", "10.1.0.9/24").Addrs}
-	a.node.Publish(nw.Shared, id("a9"), encodeRecord(mine))
-	got := here.behind("a1")
-	if len(got) != 1 || got[0].ID != id("a7") {
-		t.Errorf("accepted %+v, want only node a's", got)
-	}
-}
-
 func TestDeadContainersAreSwept(t *testing.T) {
 	h := newHost(t, &clustertest.Cluster{}, "host1")
 	must(t, h.CreateNetwork(t.Context(), netRequest("shared", "a1", "10.1.0.0/24")))
