@@ -20,9 +20,10 @@ import (
 // Where things are in the plugin's own root file system; config.json says what they are on the host.
 const (
 	socketPath = "/run/docker/plugins/carrick.sock"
-	stateDir   = "/var/lib/carrick"         // the propagated mount: survives disable, enable and upgrade
-	pinDir     = "/host/run/docker/carrick" // survives the process
-	driverName = "carrick:latest"           // for sentences that say what to type
+	stateDir   = "/var/lib/carrick"   // the propagated mount: survives disable, enable and upgrade
+	hostDir    = "/host/run/docker"   // the host's /run/docker
+	pinDir     = hostDir + "/carrick" // survives the process
+	driverName = "carrick:latest"     // for sentences that say what to type
 )
 
 // modes is the table of `-o mode=`.

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/carricknet/carrick/cluster"
+	"github.com/carricknet/carrick/driver"
+	"github.com/carricknet/carrick/ipam"
+	"github.com/carricknet/carrick/kernel"
+	"github.com/carricknet/carrick/overlay"
+	"github.com/carricknet/carrick/store"
+)
+
+// host is everything below the socket.
+type host struct {
+	config  Config
+	log     *logrus.Logger
+	ready   bool         // it has worked
+	alone   *os.File     // held open as long as this process is the only one of its kind on the host
+	state   *store.Store // driver's
+	leases  *store.Store // ipam's
+	raft    *store.Store // the cluster's; nil without one
+	damage  []string     // what was found wrong with them; a store forgets it when it is written
+	kernel  *kernel.Kernel
+	address netip.Addr       // by which the others reach this host
+	cluster *cluster.Cluster // nil without SECRET
+	wake    <-chan struct{}  // something in the cluster is not what it was
+	unwatch func()
+	ipam    *ipam.IPAM
+	driver  *driver.Driver
+}
+
+// openLeaves opens what stands on nothing of ours.
+func (h *host) openLeaves() (err error) {
+	if h.alone, err = lock(hostDir); err != nil {
+		return err
+	}
+	if h.kernel, err = kernel.New(kernel.Config{Dir: pinDir, Logger: h.log}); err != nil {
+		return err
+	}
+	if h.state, err = h.openStore("state"); err != nil {
+		return err
+	}
+	if h.leases, err = h.openStore("leases"); err != nil {
+		return err
+	}
+	if h.config.Secret == "" {
+		return nil
+	}
+	if h.raft, err = h.openStore("raft"); err != nil {
+		return err
+	}
+	if h.address, err = h.kernel.Address(h.config.Advertise); err != nil {
+		return fmt.Errorf("ADVERTISE=%s: %w", h.config.Advertise, err)
+	}
+	h.cluster, err = cluster.New(cluster.Config{
+		Secret: []byte(h.config.Secret), Join: h.config.Join, Advertise: h.address, Name: h.config.Node,
+		GossipPort: h.config.GossipPort, RaftPort: h.config.RaftPort,
+		Dir: filepath.Join(stateDir, "cluster"), Log: raftLog{h.raft}, Version: version, Logger: h.log,
+	})
+	return err
+}
+
+// openStore opens one of the stores and keeps what has to be said of it.
+func (h *host) openStore(name string) (*store.Store, error) {
+	s, err := store.Open(filepath.Join(stateDir, name))
+	if err != nil {
+		return nil, err
+	}
+	if mended := s.Mended(); mended != "" {
+		h.log.WithField("store", name).Warn(mended)
+	}
+	if damage := s.Damage(); damage != "" && !slices.Contains(h.damage, damage) {
+		h.log.WithField("store", name).Error(damage)
+		h.damage = append(h.damage, damage)
+	}
+	return s, nil
+}
+
+// lock makes sure that this process is the only Carrick on its host: another one, installed under another name, has other
+// records, and each would take the other's networks for orphans. The lock is on a directory that all of them see, and ends
+// with the process.
+func lock(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+	case errors.Is(err, unix.EWOULDBLOCK):
+		return nil, errors.Join(errors.New("another Carrick plugin is at work on this host: one is enough, disable the other"), f.Close())
+	case err != nil:
+		return nil, errors.Join(fmt.Errorf("flock %s: %w", dir, err), f.Close())
+	}
+	return f, nil
+}
+
+// machine is what ipam and driver need of the kernel.
+type machine interface {
+	driver.Kernel
+	InUse() ([]netip.Prefix, error)
+}
+
+// member is what they need of the cluster.
+type member interface {
+	ipam.Cluster
+	driver.Records
+}
+
+// build makes ipam and driver over the leaves.
+func (h *host) build(m machine, find func() (overlay.Underlay, error), node member) (err error) {
+	pools := ipam.Config{
+		Store: h.leases, Damaged: h.leases.Damage() != "", Pools: h.config.Pools, InUse: m.InUse, Logger: h.log,
+	}
+	networks := driver.Config{
+		Modes: modes(find), Default: defaultMode(h.config), Name: driverName,
+		Kernel: m, Store: h.state, Damaged: h.state.Damage() != "", Logger: h.log,
+	}
+	if node != nil {
+		pools.Cluster, networks.Facts, networks.Records = node, node, node
+		h.wake, h.unwatch = node.Watch()
+	}
+	if h.ipam, err = ipam.New(pools); err != nil {
+		return err
+	}
+	networks.Pools, networks.Leases = h.ipam, h.ipam
+	h.driver = driver.New(networks)
+	return nil
+}
+
+// underlay is what carries the overlay now.
+func (h *host) underlay() (overlay.Underlay, error) {
+	link, mtu, err := h.kernel.Underlay(h.address)
+	return overlay.Underlay{VTEP: h.address, Link: link, MTU: mtu, Port: h.config.VXLANPort}, err
+}
+
+// run runs what runs until ctx ends or one of them fails.
+func (h *host) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	if h.cluster != nil {
+		g.Go(func() error { return h.cluster.Run(ctx) })
+		g.Go(func() error { return followAddress(ctx, followEvery, h.address, h.config.Advertise, h.kernel.Address) })
+	}
+	g.Go(func() error { return h.ipam.Run(ctx) })
+	g.Go(func() error { return h.driver.Run(ctx, h.wake) })
+	return g.Wait()
+}
+
+// close gives back what openLeaves took.
+func (h *host) close() error {
+	if h.unwatch != nil {
+		h.unwatch()
+	}
+	var errs []error
+	for _, s := range []*store.Store{h.state, h.leases, h.raft} {
+		if s != nil {
+			errs = append(errs, s.Close())
+		}
+	}
+	if h.kernel != nil {
+		h.kernel.Close()
+	}
+	if h.alone != nil {
+		errs = append(errs, h.alone.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// raftLog is a store as the cluster wants it: a leaf, it has a type of its own for a write.
+type raftLog struct{ *store.Store }
+
+func (l raftLog) Apply(writes ...cluster.Write) error {
+	all := make([]store.Write, len(writes))
+	for i, w := range writes {
+		all[i] = store.Write(w)
+	}
+	return l.Store.Apply(all...)
+}
