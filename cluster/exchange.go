@@ -11,7 +11,7 @@ import (
 type pullConn struct {
 	*frames
 	addr   netip.AddrPort
-	cancel func() bool
+	cancel func()
 }
 
 func (c *pullConn) close() {
@@ -32,7 +32,7 @@ func (g *gossip) connect(ctx context.Context, origin string, addr netip.AddrPort
 		conn.Close()
 		return nil, fmt.Errorf("%s: is node %s, not %s", addr, id, origin)
 	}
-	return &pullConn{newFrames(conn), addr, context.AfterFunc(ctx, func() { conn.Close() })}, nil
+	return &pullConn{newFrames(conn), addr, closeWith(ctx, conn)}, nil
 }
 
 // exchange asks one question and takes over the answer. It returns what is still to be asked.

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"io"
 	"sync"
 )
 
@@ -55,4 +56,19 @@ func (l *life) end() {
 	l.mu.Unlock()
 	l.stop()
 	l.wg.Wait()
+}
+
+// closeWith closes c when ctx ends. The function it returns takes that back; once it has returned, c is not touched any
+// more. It must be called, once.
+func closeWith(ctx context.Context, c io.Closer) (stop func()) {
+	closed := make(chan struct{})
+	cancel := context.AfterFunc(ctx, func() {
+		defer close(closed)
+		c.Close()
+	})
+	return func() {
+		if !cancel() {
+			<-closed
+		}
+	}
 }

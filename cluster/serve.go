@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -56,8 +55,7 @@ func (g *gossip) serve(conn net.Conn, id string) {
 		return
 	}
 	defer g.served.leave(id)
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	defer stop()
+	defer closeWith(ctx, conn)()
 	f := newFrames(conn)
 	f.from = remoteAddr(conn)
 	for {
