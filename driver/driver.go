@@ -49,6 +49,8 @@ type Driver struct {
 	networks map[string]*network // Docker's id -> network
 	claims   map[string]claim    // Docker's id -> what no other network of this host may have
 	members  map[string]turn     // the cluster's id -> whose turn it is to join or leave that network
+
+	left chan struct{} // wakes Run: there is a network that the cluster has not heard has left
 }
 
 // network is one network with what belongs to it.
@@ -87,7 +89,9 @@ func New(c Config) *Driver {
 		c.Logger = logrus.New()
 		c.Logger.SetOutput(io.Discard)
 	}
-	return &Driver{Config: c, networks: map[string]*network{}, claims: map[string]claim{}, members: map[string]turn{}}
+	return &Driver{
+		Config: c, networks: map[string]*network{}, claims: map[string]claim{}, members: map[string]turn{}, left: make(chan struct{}, 1),
+	}
 }
 
 func newNetwork(n Network) *network {
@@ -200,7 +204,12 @@ func (d *Driver) keep(ctx context.Context, nw *network) {
 	case nw.gone:
 		return
 	case nw.Half:
-		err = d.remove(ctx, nw)
+		if err = d.remove(ctx, nw); err == nil {
+			select {
+			case d.left <- struct{}{}:
+			default:
+			}
+		}
 	case nw.plan == nil:
 		err = d.open(ctx, nw)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -112,6 +113,54 @@ func TestRestartKeepsNetworksAndRemovesOrphans(t *testing.T) {
 	if got := len(other.behind("a1")); got != 1 {
 		t.Errorf("after its restart %d endpoints of host1 are known to host2, want 1", got)
 	}
+}
+
+func TestManyAtOnce(t *testing.T) {
+	h := newHost(t, &clustertest.Cluster{}, "host1")
+	ctx, stop := context.WithCancel(t.Context())
+	wake, _ := h.node.Watch()
+	var around, calls sync.WaitGroup
+	around.Go(func() { _ = h.Run(ctx, wake) }) // never fails
+	around.Go(func() {
+		for ctx.Err() == nil {
+			h.Networks()
+			h.Endpoints()
+			h.Alarms()
+			h.sweep(ctx)
+		}
+	})
+	life := func(n, e int) error {
+		nid, eid := fmt.Sprint("a", n), fmt.Sprint("e", n, e)
+		if _, err := h.CreateEndpoint(ctx, epRequest(nid, eid, fmt.Sprintf("10.%d.0.%d/24", n, 2+e))); err != nil {
+			return err
+		}
+		_, err := h.Join(ctx, id(nid), id(eid), "")
+		return errors.Join(err, h.Leave(ctx, id(nid), id(eid)), h.DeleteEndpoint(ctx, id(nid), id(eid)))
+	}
+	for n := range 4 {
+		calls.Go(func() {
+			if err := h.CreateNetwork(ctx, netRequest("shared", fmt.Sprint("a", n), fmt.Sprintf("10.%d.0.0/24", n))); err != nil {
+				t.Error(err)
+				return
+			}
+			var lives sync.WaitGroup
+			for e := range 8 {
+				lives.Go(func() {
+					if err := life(n, e); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			lives.Wait()
+			if err := h.DeleteNetwork(ctx, id(fmt.Sprint("a", n))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	calls.Wait()
+	stop()
+	around.Wait()
+	h.wantNothing(t)
 }
 
 func TestDeadContainersAreSwept(t *testing.T) {

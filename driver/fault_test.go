@@ -322,3 +322,26 @@ func TestSubnetsInAnyOrderAreTheSameRequest(t *testing.T) {
 		must(t, h.CreateNetwork(t.Context(), netRequest("shared", "a1", "10.2.0.0/24", "10.1.0.0/24", "fd01::/64")))
 	}
 }
+
+func TestSecretTakenAwayCostsNoTraffic(t *testing.T) {
+	h := newHost(t, &clustertest.Cluster{}, "host1")
+	must(t, h.CreateNetwork(t.Context(), netRequest("shared", "a1", "10.1.0.0/24")))
+	_, err := h.CreateEndpoint(t.Context(), epRequest("a1", "e1", "10.1.0.2/24"))
+	must(t, err)
+	before, node := h.kernel.String(), h.node
+	h.node = nil
+	h.restart(t)
+	if after := h.kernel.String(); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+	if _, err := h.CreateEndpoint(t.Context(), epRequest("a1", "e2", "10.1.0.3/24")); err == nil || !strings.Contains(err.Error(), "SECRET is not set") {
+		t.Errorf("said %v", err)
+	}
+	must(t, h.Leave(t.Context(), id("a1"), id("e1")))
+	must(t, h.DeleteEndpoint(t.Context(), id("a1"), id("e1")))
+	must(t, h.DeleteNetwork(t.Context(), id("a1")))
+	h.node = node // and given back
+	h.restart(t)
+	h.leaveAll(t.Context())
+	h.wantNothing(t)
+}

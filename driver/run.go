@@ -26,10 +26,10 @@ func (d *Driver) Run(ctx context.Context, wake <-chan struct{}) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { d.hear(ctx) })
-	wg.Go(func() { every(ctx, sweepEvery, d.sweep) })
+	wg.Go(func() { every(ctx, sweepEvery, nil, d.sweep) })
 	wg.Go(func() { // the cluster may take its time
 		d.leaveAll(ctx)
-		every(ctx, leaveEvery, d.leaveAll)
+		every(ctx, leaveEvery, d.left, d.leaveAll)
 	})
 	again, all := time.NewTicker(retry), time.NewTicker(audit)
 	defer again.Stop()
@@ -54,16 +54,18 @@ func (d *Driver) Run(ctx context.Context, wake <-chan struct{}) error {
 	}
 }
 
-func every(ctx context.Context, period time.Duration, do func(context.Context)) {
+// every does something again and again, and when it is woken.
+func every(ctx context.Context, period time.Duration, wake <-chan struct{}, do func(context.Context)) {
 	ticker := time.NewTicker(period)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-wake:
 		case <-ticker.C:
-			do(ctx)
 		}
+		do(ctx)
 	}
 }
 
