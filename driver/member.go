@@ -14,7 +14,7 @@ const (
 	// leaveLimit bounds how long `docker network rm` waits for the cluster to hear of it; after that Run goes on trying.
 	leaveLimit = 5 * time.Second
 	// leaveEvery is how often Run tries.
-	leaveEvery = 15 * time.Second
+	leaveEvery = 5 * time.Second
 )
 
 // member returns whose turn it is to join or leave a network of the cluster. A removal that the cluster has not heard of
