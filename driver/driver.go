@@ -50,7 +50,8 @@ type Driver struct {
 	claims   map[string]claim    // Docker's id -> what no other network of this host may have
 	members  map[string]turn     // the cluster's id -> whose turn it is to join or leave that network
 
-	left chan struct{} // wakes Run: there is a network that the cluster has not heard has left
+	left   chan struct{} // wakes Run: there is a network that the cluster has not heard has left
+	unread bool          // a network has a record that this version cannot read; written by Restore only
 }
 
 // network is one network with what belongs to it.
@@ -236,10 +237,9 @@ func endpointOwner(id string) string { return "endpoint/" + id }
 // belowEndpoint is where the records of endpoints begin.
 const belowEndpoint = "endpoint/"
 
-// The keys of the store: records, networks that the cluster still has to hear have left, owners whose records are lost.
+// The keys of the store: records, and owners whose records are lost.
 func networkKey(id string) string           { return "network/" + id }
 func endpointKey(network, id string) string { return belowEndpoint + network + "/" + id }
-func leavingKey(shared string) string       { return "leaving/" + shared }
 func keptKey(owner string) string           { return "kept/" + owner }
 
 // short is how Docker's command line prints an identifier.

@@ -99,6 +99,60 @@ func TestRestoreAsksNothingOfTheCluster(t *testing.T) {
 	h.wantNothing(t)
 }
 
+// lostAnswers is a cluster that decides the first thing it is asked only when everybody has given up.
+type lostAnswers struct {
+	*clustertest.Node
+	held []cluster.Txn
+}
+
+func (l *lostAnswers) Propose(ctx context.Context, txn cluster.Txn) (cluster.View, error) {
+	if l.held == nil {
+		l.held = append(l.held, txn)
+		return l.View(), cluster.ErrNoQuorum
+	}
+	return l.Node.Propose(ctx, txn)
+}
+
+func TestNetworkThatIsDecidedLaterIsLeft(t *testing.T) {
+	h := newHost(t, &clustertest.Cluster{}, "host1")
+	late := &lostAnswers{Node: h.node}
+	h.Driver.Facts = late
+	if err := h.CreateNetwork(t.Context(), netRequest("shared", "a1", "10.1.0.0/24")); !errors.Is(err, cluster.ErrNoQuorum) {
+		t.Fatalf("said %v", err)
+	}
+	h.leaveAll(t.Context())
+	_, err := h.node.Propose(t.Context(), late.held[0]) // the log of a leader that comes back
+	must(t, err)
+	h.leaveAll(t.Context())
+	h.wantNothing(t)
+}
+
+func TestWhoDoesNotKnowWhatItHasLeavesNothing(t *testing.T) {
+	for name, lose := range map[string]func(h *host){
+		"a newer version's record": func(h *host) {
+			must(t, h.memory.Apply(store.Write{Key: networkKey(id("a1")), Value: []byte(`{"v":99}`)}))
+		},
+		"a damaged store": func(h *host) { h.memory, h.damaged = newMemory(), true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t, &clustertest.Cluster{}, "host1")
+			must(t, h.CreateNetwork(t.Context(), netRequest("shared", "a1", "10.1.0.0/24")))
+			lose(h)
+			h.restart(t)
+			h.damaged = false
+			h.restart(t)
+			h.leaveAll(t.Context())
+			if got := h.node.View().Networks(); len(got) != 1 {
+				t.Error("what containers may still use was given back")
+			}
+			must(t, h.DeleteNetwork(t.Context(), id("a1")))
+			h.restart(t)
+			h.leaveAll(t.Context())
+			h.wantNothing(t)
+		})
+	}
+}
+
 func TestRecordsOfANewerVersionCostNoTraffic(t *testing.T) {
 	h := newHost(t, nil, "")
 	must(t, h.CreateNetwork(t.Context(), netRequest("local", "a1", "10.1.0.0/24")))

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/carricknet/carrick/cluster"
-	"github.com/carricknet/carrick/store"
 )
 
 const (
@@ -17,8 +16,8 @@ const (
 	leaveEvery = 5 * time.Second
 )
 
-// member returns whose turn it is to join or leave a network of the cluster. A removal that the cluster has not heard of
-// must not meet the same network made again.
+// member returns whose turn it is to join or leave a network of the cluster: one that is being left must not meet the same
+// one made again.
 func (d *Driver) member(shared string) turn {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -36,9 +35,6 @@ func (d *Driver) join(ctx context.Context, nw *network, said cluster.Network) er
 		return err
 	}
 	defer turn.give()
-	if err := d.Store.Apply(store.Write{Key: leavingKey(nw.Shared)}); err != nil {
-		return err
-	}
 	defaults := cluster.Defaults{MTU: nw.MTU, Gateways: map[netip.Prefix]netip.Addr{}}
 	for _, s := range nw.Subnets {
 		defaults.Gateways[s.Prefix] = s.Gateway
@@ -61,7 +57,7 @@ func (d *Driver) tellLeft(ctx context.Context, nw *network) {
 	}
 }
 
-// leave is one try. If it fails it stays in the store.
+// leave is one try.
 func (d *Driver) leave(ctx context.Context, shared string) error {
 	ctx, cancel := context.WithTimeout(ctx, leaveLimit)
 	defer cancel()
@@ -70,20 +66,14 @@ func (d *Driver) leave(ctx context.Context, shared string) error {
 		return err
 	}
 	defer turn.give()
-	if !d.has(leavingKey(shared)) {
+	if d.claimed(shared) {
 		return nil // made again meanwhile
 	}
-	if err := cluster.LeaveNetwork(ctx, d.Facts, shared, d.Facts.ID()); err != nil {
-		return err
-	}
-	return d.Store.Apply(store.Write{Key: leavingKey(shared)})
+	return cluster.LeaveNetwork(ctx, d.Facts, shared, d.Facts.ID())
 }
 
-// leaveAll tells the cluster, again and again, of the networks that it could not be told of before.
+// leaveAll tells the cluster, again and again, what it could not be told before.
 func (d *Driver) leaveAll(ctx context.Context) {
-	if d.Facts == nil {
-		return
-	}
 	for _, shared := range d.leaving() {
 		if err := d.leave(ctx, shared); err != nil {
 			d.Logger.WithError(err).WithField("shared", shared).Debug("the cluster has not heard yet that a network left this host")
@@ -91,13 +81,33 @@ func (d *Driver) leaveAll(ctx context.Context) {
 	}
 }
 
-// leaving are the networks that have left this host, and the cluster does not know.
+// leaving are the networks that the cluster counts this host among, and that this host does not have: they were removed
+// without a quorum, or their making failed, and was decided after all. While a record is lost or cannot be read nobody knows
+// what this host has: then none, for the addresses of what it may have would be given to others.
 func (d *Driver) leaving() []string {
+	if d.Facts == nil || d.unread || d.has(keptKey(networkOwner(""))) {
+		return nil
+	}
 	var all []string
-	for key := range d.Store.Prefix(leavingKey("")) {
-		all = append(all, key[len(leavingKey("")):])
+	view := d.Facts.View()
+	for _, n := range view.Networks() {
+		if !d.claimed(n.ID) && slices.Contains(view.Attendants(n.ID), d.Facts.ID()) {
+			all = append(all, n.ID)
+		}
 	}
 	return all
+}
+
+// claimed says whether a network of the cluster is on this host, or being made or removed.
+func (d *Driver) claimed(shared string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, c := range d.claims {
+		if c.shared == shared {
+			return true
+		}
+	}
+	return false
 }
 
 // disowned says why a network is not the cluster's, as this host has it; "": it is. A host that left the cluster, was

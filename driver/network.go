@@ -203,11 +203,7 @@ func (d *Driver) remove(ctx context.Context, nw *network) error {
 			return err
 		}
 	}
-	writes := []store.Write{{Key: networkKey(nw.ID)}}
-	if nw.Shared != "" {
-		writes = append(writes, store.Write{Key: leavingKey(nw.Shared), Value: []byte("{}")})
-	}
-	if err := d.Store.Apply(writes...); err != nil {
+	if err := d.Store.Apply(store.Write{Key: networkKey(nw.ID)}); err != nil {
 		return err
 	}
 	d.change(func() {

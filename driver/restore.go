@@ -74,6 +74,7 @@ func (d *Driver) read() {
 		var n Network
 		if err := decode(raw, &n, &n.Version); err != nil {
 			d.Logger.WithError(err).Error("a network's record cannot be read; the network is left as it is")
+			d.unread = true
 			continue
 		}
 		d.networks[n.ID] = newNetwork(n)
