@@ -73,13 +73,10 @@ func forgotten(s *scene) {
 	s.says(h, "forgotten")
 	s.joined(s.others(h)...)
 	s.refused(h, nil, createArgs("red", "--subnet", "10.79.0.0/24")...)
-	// Installed anew it is a new node.
-	s.uninstall(h)
-	s.docker(h, "rm", "-f", all[2].name, asked.name)
-	_, err = h.Docker(s.ctx, "network", "rm", "blue")
-	s.Logf("docker network rm without the plugin: %v", err)
-	s.install(s.venue.settings(), h)
+	// What it still has can be removed there, and installed anew it is a new node.
 	s.must(s.sweep(h))
+	s.uninstall(h)
+	s.install(s.venue.settings(), h)
 	s.on(s.others(h), s.sweep)
 	s.resume(h)
 }

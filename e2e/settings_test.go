@@ -23,6 +23,7 @@ var settings = []scenario{
 type status struct {
 	State   string   `json:"state"`
 	Reason  string   `json:"reason"`
+	Waiting string   `json:"waiting"`
 	Alarms  []string `json:"alarms"`
 	Cluster *struct {
 		State   string   `json:"state"`
@@ -60,7 +61,7 @@ func (st status) joined(nodes int) error {
 
 // text is everything it says in words.
 func (st status) text() string {
-	all := append([]string{st.State, st.Reason}, st.Alarms...)
+	all := append([]string{st.State, st.Reason, st.Waiting}, st.Alarms...)
 	if st.Cluster != nil {
 		all = append(append(all, st.Cluster.State, st.Cluster.Reason), st.Cluster.Alarms...)
 	}
