@@ -142,6 +142,26 @@ func (m *memory) Unuse(_ context.Context, endpoint string) error {
 	return nil
 }
 
+// lose forgets pools and leases.
+func (m *memory) lose() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	clear(m.bound)
+	clear(m.used)
+}
+
+func (m *memory) boundTo(network string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.bound[network] != nil
+}
+
+func (m *memory) usedBy(endpoint string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Contains(slices.Collect(maps.Values(m.used)), endpoint)
+}
+
 // left says what is still there, for tests that expect nothing.
 func (m *memory) left() string {
 	m.mu.Lock()

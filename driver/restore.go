@@ -16,6 +16,9 @@ import (
 // have.
 const hearLimit = 10 * time.Second
 
+// rebindEvery is how often pools that could not take what is bound to them are told again: for that they may need a quorum.
+const rebindEvery = 5 * time.Second
+
 // Restore reads the records, undoes what was begun and never answered, removes what the kernel holds for owners that
 // nobody knows, and brings the rest in step. It asks nothing of the cluster, which does not run yet. What cannot be
 // undone, opened or brought in step keeps its record and its traffic and is tried again by Run.
@@ -66,6 +69,50 @@ func (d *Driver) hear(ctx context.Context) {
 		d.keep(ctx, nw)
 		nw.turn.give()
 	}
+}
+
+// rebindAll tells the pools, after a start, what is bound to them, until they have heard it of every network. They know it
+// unless their own records are lost.
+func (d *Driver) rebindAll(ctx context.Context) {
+	pending, said := d.all(), map[string]string{}
+	again := time.NewTicker(rebindEvery)
+	defer again.Stop()
+	for {
+		pending = slices.DeleteFunc(pending, func(nw *network) bool {
+			if nw.take(ctx) != nil {
+				return false
+			}
+			defer nw.turn.give()
+			err := d.rebind(ctx, nw)
+			if err != nil && err.Error() != said[nw.ID] {
+				said[nw.ID] = err.Error()
+				d.log(nw.ID).WithError(err).Warn("the pools do not take what the network has; trying again")
+			}
+			return err == nil
+		})
+		if len(pending) == 0 {
+			return
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (d *Driver) rebind(ctx context.Context, nw *network) error {
+	if !nw.Ours || nw.Half || nw.gone {
+		return nil
+	}
+	if err := d.Pools.Bind(ctx, nw.ID, nw.Shared, nw.Subnets); err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range nw.endpoints {
+		errs = append(errs, d.Leases.Use(ctx, nw.ID, e.ID, bare(e.Addrs)))
+	}
+	return errors.Join(errs...)
 }
 
 // read takes over the records that this version understands.

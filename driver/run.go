@@ -26,6 +26,7 @@ func (d *Driver) Run(ctx context.Context, wake <-chan struct{}) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { d.hear(ctx) })
+	wg.Go(func() { d.rebindAll(ctx) })
 	wg.Go(func() { every(ctx, sweepEvery, nil, d.sweep) })
 	wg.Go(func() { // the cluster may take its time
 		d.leaveAll(ctx)

@@ -23,9 +23,9 @@ type Cluster struct {
 
 // Node is one node's view of a Cluster: it has the methods of a *cluster.Cluster that other packages use.
 type Node struct {
-	c    *Cluster
-	node cluster.Node
-	wake chan struct{}
+	c       *Cluster
+	node    cluster.Node
+	watches map[chan struct{}]bool
 }
 
 // Node adds a node of that name, with the next address of 192.0.2.0/24 (RFC 5737).
@@ -33,7 +33,7 @@ func (c *Cluster) Node(name string) *Node {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	addr := netip.AddrFrom4([4]byte{192, 0, 2, byte(len(c.nodes) + 1)})
-	n := &Node{c: c, node: cluster.Node{ID: "id-" + name, Name: name, Addr: addr, Alive: true}, wake: make(chan struct{}, 1)}
+	n := &Node{c: c, node: cluster.Node{ID: "id-" + name, Name: name, Addr: addr, Alive: true}, watches: map[chan struct{}]bool{}}
 	c.nodes = append(c.nodes, n)
 	return n
 }
@@ -76,8 +76,18 @@ func (n *Node) Propose(ctx context.Context, txn cluster.Txn) (cluster.View, erro
 	return n.c.view, err
 }
 
-// Watch returns a channel that wakes at every change.
-func (n *Node) Watch() (<-chan struct{}, func()) { return n.wake, func() {} }
+// Watch returns a channel that wakes at every change, until the function is called.
+func (n *Node) Watch() (<-chan struct{}, func()) {
+	n.c.mu.Lock()
+	defer n.c.mu.Unlock()
+	wake := make(chan struct{}, 1)
+	n.watches[wake] = true
+	return wake, func() {
+		n.c.mu.Lock()
+		defer n.c.mu.Unlock()
+		delete(n.watches, wake)
+	}
+}
 
 // Nodes are all nodes.
 func (n *Node) Nodes() []cluster.Node {
@@ -154,9 +164,11 @@ func (n *Node) row(network string) map[string][]byte {
 
 func (c *Cluster) wakeAll() {
 	for _, n := range c.nodes {
-		select {
-		case n.wake <- struct{}{}:
-		default:
+		for wake := range n.watches {
+			select {
+			case wake <- struct{}{}:
+			default:
+			}
 		}
 	}
 }
