@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"net"
 	"net/netip"
 )
@@ -48,7 +49,11 @@ func (c *Cluster) Attend(network string, on bool) {
 
 // Publish tells the others a record of this node's in a network, or withdraws it when value is nil. It waits for nobody.
 func (c *Cluster) Publish(network, key string, value []byte) {
-	if err := c.gossip.publish(network, key, value); err != nil {
+	err := c.gossip.publish(network, key, value)
+	if value == nil && errors.Is(err, errNotAttended) {
+		return // withdrawn with all the rest
+	}
+	if err != nil {
 		c.log.WithError(err).WithField("shared", network).Error("cluster: a record is not known to the others")
 	}
 }
