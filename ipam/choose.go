@@ -19,12 +19,6 @@ const (
 	chosen6 = 64
 )
 
-// DefaultPools are what POOLS is by default: the top quarter of 10.0.0.0/8 (RFC 1918), which neither Docker's pools nor
-// Swarm's use unless they are very many, and a unique local prefix (RFC 4193) whose 40 bits were drawn at random.
-func DefaultPools() []netip.Prefix {
-	return []netip.Prefix{netip.MustParsePrefix("10.192.0.0/10"), netip.MustParsePrefix("fd50:3b64:49f::/48")}
-}
-
 // reserved are ranges whose addresses are nobody's to give, and what they are for.
 var reserved = []struct {
 	prefix netip.Prefix

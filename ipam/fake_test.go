@@ -225,7 +225,7 @@ func newHost(t interface {
 
 func (h *host) restart(damaged bool) {
 	h.t.Helper()
-	c := Config{Store: h.store, Damaged: damaged, InUse: func() ([]netip.Prefix, error) { return h.inUse, nil }}
+	c := Config{Store: h.store, Damaged: damaged, Pools: testPools, InUse: func() ([]netip.Prefix, error) { return h.inUse, nil }}
 	if h.node != nil {
 		c.Cluster = h.node
 	}
@@ -316,3 +316,6 @@ func addressOf(t *testing.T, h *host, pool, addr string, n int) string {
 	}
 	return p.Addr().String()
 }
+
+// testPools is what networks without a subnet are given theirs from.
+var testPools = []netip.Prefix{netip.MustParsePrefix("10.192.0.0/10"), netip.MustParsePrefix("fd50:3b64:49f::/48")}

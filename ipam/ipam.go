@@ -56,7 +56,7 @@ type Config struct {
 	Store   Store
 	Damaged bool                           // the store was found damaged and begins empty
 	Cluster Cluster                        // nil without one
-	Pools   []netip.Prefix                 // where subnets are chosen from; nil: DefaultPools
+	Pools   []netip.Prefix                 // where subnets are chosen from; without any, none is chosen
 	InUse   func() ([]netip.Prefix, error) // routes and addresses of the host; nil: none
 	Logger  *logrus.Logger                 // nil discards
 }
@@ -105,9 +105,6 @@ func build(c Config, now func() time.Time, resolvConf string) (*IPAM, error) {
 	if c.Logger == nil {
 		c.Logger = logrus.New()
 		c.Logger.SetOutput(io.Discard)
-	}
-	if len(c.Pools) == 0 {
-		c.Pools = DefaultPools()
 	}
 	if c.InUse == nil {
 		c.InUse = func() ([]netip.Prefix, error) { return nil, nil }
