@@ -101,7 +101,7 @@ func (e *engine) start() {
 	log := logrus.New()
 	log.SetOutput(io.Discard)
 	e.kernel.at.Store(0)
-	h := &host{log: log, config: Config{Secret: "a cluster there is"}}
+	h := &host{log: log, config: Config{Secret: "a cluster there is", Pools: []netip.Prefix{netip.MustParsePrefix("10.192.0.0/10")}}}
 	var err error
 	for name, s := range map[string]**store.Store{"state": &h.state, "leases": &h.leases} {
 		if *s, err = store.Open(filepath.Join(e.dir, name)); err != nil {
