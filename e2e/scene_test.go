@@ -138,10 +138,16 @@ func (s *scene) wait(limit time.Duration, f func() error) (time.Duration, error)
 // pass lets time go by where time itself is what is to be tried.
 func (s *scene) pass(d time.Duration) {
 	s.Helper()
+	s.must(s.rest(d))
+}
+
+// rest is pass for several goroutines.
+func (s *scene) rest(d time.Duration) error {
 	select {
 	case <-time.After(d):
+		return nil
 	case <-s.ctx.Done():
-		s.Fatalf("the scenario took longer than its %s", scenarioTimeout)
+		return fmt.Errorf("the scenario took longer than its %s", scenarioTimeout)
 	}
 }
 

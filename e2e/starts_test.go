@@ -139,7 +139,7 @@ func (s *scene) killDuringStarts(h *lab.Host, kills, containers int) error {
 		if err != nil {
 			return err
 		}
-		if err := h.KillPlugin(s.ctx, plugin); err != nil {
+		if err := s.killPlugin(h); err != nil {
 			return err
 		}
 	}
