@@ -85,26 +85,30 @@ func overlayMulticast(s *scene) {
 	// By default Linux answers no echo request to a broadcast address.
 	all := s.runOnAll("c", "--network", "blue", "--sysctl", "net.ipv4.icmp_echo_ignore_broadcasts=0")
 	s.reach(allPairs("blue", all...))
-	broadcast := at(n.v4, 255)
-	for _, c := range all {
-		for _, ping := range [][]string{{"ping", "-n", "-b", "-c", "3", "-W", "2", broadcast.String()},
-			{"ping", "-n", "-c", "3", "-W", "2", "ff02::1%eth0"}} {
-			answers := map[string]bool{}
-			s.until(fmt.Sprintf("all containers answer %s from %s", ping[len(ping)-1], c), func() error {
-				out, _ := c.host.Run(s.ctx, c.in(ping...)...) // exit status 1 would be an answer too few, which is seen below
-				for line := range strings.Lines(out) {
-					if _, rest, ok := strings.Cut(line, " bytes from "); ok {
-						addr, _, _ := strings.Cut(rest, " ")
-						answers[strings.TrimSuffix(addr, ":")] = true
-					}
-				}
-				if len(answers) != len(all) {
-					return fmt.Errorf("%d of %d answer: %v", len(answers), len(all), answers)
+	for _, to := range []string{at(n.v4, 255).String(), "ff02::1%eth0"} {
+		s.until("all containers answer "+to+" from each of them", func() error {
+			return onAll(all, func(c *container) error {
+				// Several: a broadcast that is lost is not sent again.
+				out, _ := c.host.Run(s.ctx, c.in("ping", "-n", "-b", "-c", "4", "-i", "0.2", "-W", "1", to)...)
+				if n := answering(out); n != len(all) {
+					return fmt.Errorf("%s: %d of %d answer: %s", c, n, len(all), out)
 				}
 				return nil
 			})
+		})
+	}
+}
+
+// answering counts the addresses that a ping had answers from.
+func answering(out string) int {
+	seen := map[string]bool{}
+	for line := range strings.Lines(out) {
+		if _, rest, ok := strings.Cut(line, " bytes from "); ok {
+			addr, _, _ := strings.Cut(rest, " ")
+			seen[strings.TrimSuffix(addr, ":")] = true
 		}
 	}
+	return len(seen)
 }
 
 func overlayIsolated(s *scene) {

@@ -227,8 +227,8 @@ func wrongSecret(s *scene) {
 	for _, o := range s.others(h) {
 		s.says(o, "SECRET", h.IPv4)
 	}
-	// Not even later: three times as long as founding a cluster takes.
-	until := time.Now().Add(30 * time.Second)
+	// Not even later: twice as long as founding a cluster takes.
+	until := time.Now().Add(20 * time.Second)
 	_, err = s.wait(patience, func() error {
 		st, err := s.status(h)
 		if err == nil && st.Cluster != nil && st.Cluster.Cluster != "" {
