@@ -43,13 +43,17 @@ func Device(name string, mtu int) kernel.Link {
 	return kernel.Link{Name: name, NS: kernel.Shared, MTU: mtu, Up: true, Bridge: &kernel.Bridge{}}
 }
 
-// Port is a container's place on a bridge: a veth pair whose far end waits in the host's namespace for the engine. A
-// network that is not internal gets its way outwards from docker_gwbridge.
+// Port is a container's place on a bridge: a veth pair whose far end waits in the host's namespace for the engine. The other
+// containers are told of its addresses, which may have been another's. A network that is not internal gets its way outwards
+// from docker_gwbridge.
 func Port(bridge kernel.Link, e driver.Endpoint, internal bool) (kernel.State, driver.Attachment) {
 	host, container := kernel.Name("ckh", e.ID), kernel.Name("ckc", e.ID)
+	veth := kernel.Veth{Peer: container, PeerNS: kernel.Host, PeerMAC: e.MAC, PeerMTU: bridge.MTU}
+	for _, a := range e.Addrs {
+		veth.Announce = append(veth.Announce, a.Addr())
+	}
 	state := kernel.State{Links: []kernel.Link{{
-		Name: host, NS: kernel.Shared, MTU: bridge.MTU, Master: bridge.Name, Up: true,
-		Veth: &kernel.Veth{Peer: container, PeerNS: kernel.Host, PeerMAC: e.MAC, PeerMTU: bridge.MTU},
+		Name: host, NS: kernel.Shared, MTU: bridge.MTU, Master: bridge.Name, Up: true, Veth: &veth,
 	}}}
 	return state, driver.Attachment{Link: container, Prefix: "eth", NoGatewayService: internal}
 }

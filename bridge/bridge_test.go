@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"flag"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -21,7 +22,8 @@ func TestNetworkAndEndpointAsCommands(t *testing.T) {
 	if n.MTU != 1500 {
 		t.Errorf("MTU %d, want Ethernet's 1500", n.MTU)
 	}
-	endpoint, a := p.Endpoint(driver.Endpoint{ID: "0f1e2d3c4b5a6978", MAC: kernel.MAC{2, 0, 0, 0, 0, 9}})
+	endpoint, a := p.Endpoint(driver.Endpoint{ID: "0f1e2d3c4b5a6978", MAC: kernel.MAC{2, 0, 0, 0, 0, 9},
+		Addrs: []netip.Prefix{netip.MustParsePrefix("10.1.0.9/24"), netip.MustParsePrefix("fd01::9/64")}})
 	if a.Link != "ckc0f1e2d3c4b5a" || a.Prefix != "eth" || a.NoGatewayService {
 		t.Errorf("the engine is told %+v", a)
 	}

@@ -36,6 +36,7 @@ func checkOwner(owner string) error {
 // Check says what is wrong with a State that no kernel could be made to match, or that would touch what is not ours.
 func (s State) Check() error {
 	own := make(map[ref]bool, len(s.Links))
+	bridges := make(map[ref]bool)
 	for _, l := range s.Links {
 		if err := l.check(); err != nil {
 			return fmt.Errorf("link %s: %w", l.Name, err)
@@ -44,6 +45,7 @@ func (s State) Check() error {
 			return fmt.Errorf("link %s: wanted twice", ref{l.NS, l.Name})
 		}
 		own[ref{l.NS, l.Name}] = true
+		bridges[ref{l.NS, l.Name}] = l.Bridge != nil
 	}
 	// Text is made for what is wrong only: there may be thousands of entries.
 	on := func(what fmt.Stringer, kind string, valid bool, dev ref) error {
@@ -66,8 +68,12 @@ func (s State) Check() error {
 		}
 	}
 	for _, n := range s.Neighs {
-		if err := on(n.IP, "neighbour", n.IP.IsValid(), ref{n.NS, n.Dev}); err != nil {
+		dev := ref{n.NS, n.Dev}
+		if err := on(n.IP, "neighbour", n.IP.IsValid(), dev); err != nil {
 			return err
+		}
+		if n.Announce && !bridges[dev] { // elsewhere it would be said to other hosts
+			return fmt.Errorf("neighbour %s: only those of a bridge are announced, and %s is none", n.IP, dev)
 		}
 	}
 	for _, f := range s.FDB {
@@ -104,12 +110,9 @@ func (l Link) check() error {
 		return fmt.Errorf("must be exactly one of bridge, veth and vxlan")
 	}
 	if l.Veth != nil {
-		if err := checkMTU(l.Veth.PeerMTU); err != nil {
-			return fmt.Errorf("peer %s: %w", l.Veth.Peer, err)
+		if err := l.Veth.check(l.Master); err != nil {
+			return fmt.Errorf("peer %s: %w", ref{l.Veth.PeerNS, l.Veth.Peer}, err)
 		}
-	}
-	if v := l.Veth; v != nil && (!isOurs(v.Peer) || (v.PeerNS != Host && v.PeerNS != Shared)) {
-		return fmt.Errorf("peer %s: must be named by Name and be in a known namespace", ref{v.PeerNS, v.Peer})
 	}
 	if x := l.VXLAN; x != nil {
 		if x.VNI >= 1<<24 { // RFC 7348 section 5: 24 bits
@@ -117,6 +120,21 @@ func (l Link) check() error {
 		}
 		if !x.Local.IsValid() || x.Local.Is4In6() || x.Port == 0 {
 			return fmt.Errorf("vxlan: local address %s and UDP port %d must be given", x.Local, x.Port)
+		}
+	}
+	return nil
+}
+
+func (v Veth) check(master string) error {
+	if err := checkMTU(v.PeerMTU); err != nil {
+		return err
+	}
+	if !isOurs(v.Peer) || (v.PeerNS != Host && v.PeerNS != Shared) {
+		return fmt.Errorf("must be named by Name and be in a known namespace")
+	}
+	for _, ip := range v.Announce {
+		if !ip.IsValid() || v.PeerMAC == (MAC{}) || master == "" {
+			return fmt.Errorf("address %s cannot be announced: it takes a valid one, a MAC address and a master", ip)
 		}
 	}
 	return nil

@@ -30,6 +30,13 @@ func TestCheckRefuses(t *testing.T) {
 		{func(s *State) { s.Addrs[0].Prefix = netip.Prefix{} }, "address invalid Prefix: is none"},
 		{func(s *State) { s.Routes[0].NS = Host }, "route to 10.8.0.0/24: ckb000000000001 is not a link of the same state"},
 		{func(s *State) { s.Neighs[0].IP = netip.Addr{} }, "neighbour invalid IP: is none"},
+		{func(s *State) { s.Neighs[0].Dev, s.Neighs[0].Announce = testVXLAN, true },
+			"neighbour 10.9.0.2: only those of a bridge are announced, and ckx000000000001 in namespace shared is none"},
+		{func(s *State) { s.Links[2].Veth.Announce = []netip.Addr{{}} }, "peer ckc000000000001: address invalid IP cannot be announced"},
+		{func(s *State) {
+			s.Links[2].Veth.Announce, s.Links[2].Veth.PeerMAC = []netip.Addr{s.Neighs[0].IP}, MAC{}
+		}, "peer ckc000000000001: address 10.9.0.2 cannot be announced: it takes a valid one, a MAC address and a master"},
+		{func(s *State) { s.Links[2].Veth.Announce, s.Links[2].Master = []netip.Addr{s.Neighs[0].IP}, "" }, "cannot be announced"},
 		{func(s *State) { s.FDB[0].Dst = netip.Addr{} }, "fdb entry towards invalid IP: is none"},
 		{func(s *State) { s.FDB[1].Bridge = true }, "the bridge has no such entry"},
 		{func(s *State) { s.Sysctls[0].NS = Host }, "not of one of our devices, nor of our namespace"},

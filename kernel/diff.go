@@ -13,13 +13,18 @@ type snapshot struct {
 
 // String is the State as commands, one a line: those Set would run where there is nothing. A link is created together with
 // its mark (`ip link set … alias "carrick OWNER"`) and with addrgenmode none, which are the same for all and not printed.
+// For an announcement there is no command; it is a comment.
 func (s State) String() string {
 	var b strings.Builder
 	for _, o := range diff(snapshot{}, s) {
-		if _, mark := o.(adoptLink); !mark {
-			b.WriteString(o.String())
-			b.WriteByte('\n')
+		if _, mark := o.(adoptLink); mark {
+			continue
 		}
+		b.WriteString(o.String())
+		if n, ok := o.(addNeigh); ok && n.Announce {
+			b.WriteString(" # changes are announced")
+		}
+		b.WriteByte('\n')
 	}
 	return b.String()
 }
@@ -60,6 +65,8 @@ type differ struct {
 	want           State
 	dead           map[ref]deaths
 	shaken         map[ref]bool // links that lose addresses
+	wanted         map[ref]Link
+	announced      int // how many announcements there are
 	delete, create []op
 	change         []op
 }
@@ -69,6 +76,7 @@ func (d *differ) links() {
 	for _, l := range d.want.Links {
 		want[ref{l.NS, l.Name}] = l
 	}
+	d.wanted = want
 	gone := make(map[ref]bool)
 	have := make(map[ref]Link, len(d.have.Links))
 	for _, l := range d.have.Links {
@@ -170,6 +178,7 @@ func (d *differ) attributes(r ref, have, want Link) {
 	if !have.Up && want.Up {
 		add(setUp{r, true})
 	}
+	d.change = append(d.change, d.newcomer(have, want)...)
 }
 
 // minIPv6MTU is the least MTU of IPv6 (RFC 8200 section 5). The kernel takes IPv6 off a device that gets less: addresses,

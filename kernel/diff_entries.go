@@ -187,21 +187,27 @@ func (d *differ) neighs() []op {
 		want[key{ref{n.NS, n.Dev}, n.IP}] = true
 	}
 	kept := d.kept()
-	have := make(map[Neigh]bool, len(d.have.Neighs))
+	have := make(map[Neigh]bool, len(d.have.Neighs)) // false for one that dies
 	var ops []op
 	for _, n := range d.have.Neighs {
 		dev := ref{n.NS, n.Dev}
-		if !kept[dev] || d.dead[dev].neighs || d.dead[dev].v6 && n.IP.Is6() {
+		if !kept[dev] {
 			continue
 		}
-		have[n] = true
-		if !want[key{dev, n.IP}] {
+		have[n] = !d.dead[dev].neighs && !(d.dead[dev].v6 && n.IP.Is6())
+		if have[n] && !want[key{dev, n.IP}] {
 			ops = append(ops, delNeigh(n))
 		}
 	}
 	for _, n := range d.want.Neighs {
-		if !have[n] {
+		entry := n
+		entry.Announce = false // which the kernel does not keep
+		lives, known := have[entry]
+		if !lives {
 			ops = append(ops, addNeigh(n))
+		}
+		if n.Announce && !known {
+			ops = append(ops, d.announce(ref{n.NS, n.Dev}, n.IP, n.MAC)...)
 		}
 	}
 	return ops

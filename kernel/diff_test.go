@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -94,13 +95,15 @@ func TestStateString(t *testing.T) {
 	}
 }
 
-// changes from base, on either side, and what is to be done about them.
-var diffTests = []struct {
+// A diffTest is a change from base, on either side, and what is to be done about it.
+type diffTest struct {
 	name string
-	have func(*snapshot) // changes what is there from base
+	have func(*snapshot) // changes what is there
 	want func(*State)
 	ops  string
-}{
+}
+
+var diffTests = []diffTest{
 	{name: "nothing to do"},
 	{name: "everything goes with the links", want: func(s *State) { *s = State{} }, ops: `
 			ip -n shared link del ckb000000000001
@@ -184,7 +187,7 @@ var diffTests = []struct {
 }
 
 func TestDiff(t *testing.T) {
-	for _, c := range diffTests {
+	for _, c := range slices.Concat(diffTests, announceTests) {
 		t.Run(c.name, func(t *testing.T) {
 			have, want := held(base()), base()
 			if c.have != nil {

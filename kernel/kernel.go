@@ -32,6 +32,7 @@ type Kernel struct {
 	// The rest is guarded by turn.
 	shared *space             // our namespace, or nil while it is not known to be there
 	known  map[string][]place // the devices of each owner, or nil when they must be looked for
+	mute   bool               // the last announcement failed, which has been logged
 	closed sync.Once
 }
 

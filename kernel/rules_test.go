@@ -40,18 +40,28 @@ func send(t *testing.T, from *kerneltest.NetNS, to string, payload []byte) {
 
 func received(t *testing.T, ns *kerneltest.NetNS, dev string) uint64 {
 	t.Helper()
-	var n uint64
+	return statistics(t, ns, dev).RxPackets
+}
+
+func transmitted(t *testing.T, ns *kerneltest.NetNS, dev string) uint64 {
+	t.Helper()
+	return statistics(t, ns, dev).TxPackets
+}
+
+func statistics(t *testing.T, ns *kerneltest.NetNS, dev string) netlink.LinkStatistics {
+	t.Helper()
+	var s netlink.LinkStatistics
 	err := ns.Do(func() error {
 		l, err := netlink.LinkByName(dev)
 		if err == nil {
-			n = l.Attrs().Statistics.RxPackets
+			s = *l.Attrs().Statistics
 		}
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return n
+	return s
 }
 
 // Two networks of which one is guarded.

@@ -19,7 +19,7 @@ func crowd(n int) kernel.State {
 		vtep := netip.AddrFrom4([4]byte{198, 51, 100, byte(2 + i%50)})
 		ip := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
 		s.FDB = append(s.FDB, kernel.FDB{NS: kernel.Shared, Dev: vx, MAC: m, Dst: vtep, Bridge: true})
-		s.Neighs = append(s.Neighs, kernel.Neigh{NS: kernel.Shared, Dev: br, IP: ip, MAC: m})
+		s.Neighs = append(s.Neighs, kernel.Neigh{NS: kernel.Shared, Dev: br, IP: ip, MAC: m, Announce: true})
 	}
 	return s
 }
@@ -54,7 +54,11 @@ func TestTenThousandEntries(t *testing.T) {
 	less.FDB, less.Neighs = less.FDB[:100], less.Neighs[:100]
 	timed("all but 100 gone", set(less))
 	h.set(t, "network a", less)
-	timed("10,000 again", set(want))
+	before := transmitted(t, h.shared(t), br)
+	timed("10,000 again, and the bridge is told", set(want))
+	if sent := transmitted(t, h.shared(t), br) - before; sent != n-100 {
+		t.Errorf("%d frames were sent to announce %d new entries", sent, n-100)
+	}
 	timed("network removed", set(kernel.State{}))
 }
 

@@ -22,6 +22,7 @@ type space struct {
 	fd      netns.NsHandle
 	handle  *netlink.Handle // for what the library has a good call of
 	sockets map[int]*nl.SocketHandle
+	frames  int // socket that sends whole frames; 0: not yet opened
 }
 
 // openSpace takes fd over, even when it fails.
@@ -76,6 +77,10 @@ func (sp *space) close() {
 	}
 	for _, socket := range sp.sockets {
 		socket.Close()
+	}
+	if sp.frames != 0 {
+		_ = unix.Close(sp.frames)
+		sp.frames = 0
 	}
 	if sp.fd.IsOpen() {
 		_ = sp.fd.Close()

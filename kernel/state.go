@@ -68,6 +68,11 @@ type Veth struct {
 	PeerNS  NS
 	PeerMAC MAC
 	PeerMTU int // bytes
+
+	// Announce are the IP addresses behind the other end. When the pair takes its place on Master, and the other end is
+	// not yet handed over, everybody on Master is told once that they are at PeerMAC: whoever talked to a container that
+	// had such an address before sends to that one's MAC otherwise, for up to a minute.
+	Announce []netip.Addr
 }
 
 // VXLAN is the rest of `ip link add type vxlan … nolearning`. The device is asked for in Host and born in the link's NS, so
@@ -105,12 +110,14 @@ type FDB struct {
 	Bridge bool
 }
 
-// Neigh is `ip neigh replace IP lladdr MAC dev DEV nud permanent`.
+// Neigh is `ip neigh replace IP lladdr MAC dev DEV nud permanent`. With Announce, Dev is a bridge: when the entry is new or
+// has another MAC, and the bridge is not new, everybody on the bridge is told, but nobody behind a port with NeighSuppress.
 type Neigh struct {
-	NS  NS
-	Dev string
-	IP  netip.Addr
-	MAC MAC
+	NS       NS
+	Dev      string
+	IP       netip.Addr
+	MAC      MAC
+	Announce bool
 }
 
 // Sysctl is `sysctl -w KEY=VALUE` in a namespace, with the slashes of /proc/sys: "net/ipv6/conf/ckb…/accept_ra". It is

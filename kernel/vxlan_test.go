@@ -98,16 +98,29 @@ func (n *node) overlay(t *testing.T, local, remote string, answered bool) kernel
 // attach gives the node its container.
 func (n *node) attach(t *testing.T) {
 	t.Helper()
-	n.set(t, "endpoint", kernel.State{Links: []kernel.Link{{Name: vh, NS: kernel.Shared, MTU: 1430, Master: br, Up: true,
-		Veth: &kernel.Veth{Peer: vc, PeerMAC: containerMAC(t, n.n), PeerMTU: 1430}}}})
-	n.box = newSandbox(t)
-	n.Run(t, "ip link set %s netns %s", vc, n.box.path)
-	n.box.Run(t, "ip link set %s name eth0", vc)
-	n.box.Run(t, "ip link set eth0 up")
-	n.box.Run(t, "ip addr add 10.9.0.%d/24 dev eth0", n.n)
-	n.box.Run(t, "ip addr add fd09::%d/64 dev eth0 nodad", n.n)
-	echo(t, n.box.NetNS, addr(fmt.Sprintf("10.9.0.%d", n.n)))
-	echo(t, n.box.NetNS, addr(fmt.Sprintf("fd09::%d", n.n)))
+	n.box = n.container(t, id1, n.n, containerMAC(t, n.n), false)
+}
+
+// container puts one with the addresses 10.9.0.N and fd09::N on the bridge br, and lets them answer. Nothing in it tells
+// others of itself.
+func (h *host) container(t *testing.T, id string, n int, mac kernel.MAC, announced bool) *sandbox {
+	t.Helper()
+	ip4, ip6 := fmt.Sprintf("10.9.0.%d", n), fmt.Sprintf("fd09::%d", n)
+	veth := kernel.Veth{Peer: kernel.Name(kernel.KindContainerEnd, id), PeerMAC: mac, PeerMTU: 1430}
+	if announced {
+		veth.Announce = []netip.Addr{addr(ip4), addr(ip6)}
+	}
+	h.set(t, "endpoint "+id, kernel.State{Links: []kernel.Link{{Name: kernel.Name(kernel.KindHostEnd, id), NS: kernel.Shared,
+		MTU: 1430, Master: br, Up: true, Veth: &veth}}})
+	box := newSandbox(t)
+	h.Run(t, "ip link set %s netns %s", veth.Peer, box.path)
+	box.Run(t, "ip link set %s name eth0", veth.Peer)
+	box.Run(t, "ip link set eth0 up")
+	box.Run(t, "ip addr add %s/24 dev eth0", ip4)
+	box.Run(t, "ip addr add %s/64 dev eth0 nodad", ip6)
+	echo(t, box.NetNS, addr(ip4))
+	echo(t, box.NetNS, addr(ip6))
+	return box
 }
 
 // Containers of two hosts find and reach each other in both families over an underlay of either, because the bridge of
@@ -149,7 +162,7 @@ func TestOverlayOfTwoHosts(t *testing.T) {
 		t.Errorf("the socket is in our namespace: %s", out)
 	}
 	for _, n := range []*node{a, b} {
-		n.set(t, "endpoint", kernel.State{})
+		n.set(t, "endpoint "+id1, kernel.State{})
 		n.set(t, "network", kernel.State{})
 	}
 }

@@ -94,7 +94,9 @@ func (p plan) Network(remote driver.Remote) kernel.State {
 		}
 		s.FDB = append(s.FDB, kernel.FDB{NS: kernel.Shared, Dev: p.vxlan, MAC: e.MAC, Dst: e.VTEP, Bridge: true})
 		for _, a := range e.Addrs {
-			s.Neighs = append(s.Neighs, kernel.Neigh{NS: kernel.Shared, Dev: p.bridge.Name, IP: a.Addr(), MAC: e.MAC})
+			s.Neighs = append(s.Neighs, kernel.Neigh{
+				NS: kernel.Shared, Dev: p.bridge.Name, IP: a.Addr(), MAC: e.MAC, Announce: true,
+			})
 		}
 	}
 	return s

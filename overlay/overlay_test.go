@@ -73,7 +73,8 @@ func TestEndpointAsCommands(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		state, a := p.Endpoint(driver.Endpoint{ID: "0f1e2d3c4b5a6978", MAC: kernel.MAC{2, 0, 0, 0, 0, 9}})
+		state, a := p.Endpoint(driver.Endpoint{ID: "0f1e2d3c4b5a6978", MAC: kernel.MAC{2, 0, 0, 0, 0, 9},
+			Addrs: []netip.Prefix{netip.MustParsePrefix("10.1.0.9/24"), netip.MustParsePrefix("fd01::9/64")}})
 		golden(t, name, state.String())
 		if a.Link != "ckc0f1e2d3c4b5a" || a.Prefix != "eth" || a.NoGatewayService != internal {
 			t.Errorf("%s: the engine is told %+v", name, a)
