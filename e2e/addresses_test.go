@@ -103,9 +103,9 @@ func addressStays(s *scene) {
 		if was, is := c.nets["blue"], now.nets["blue"]; is.v4 != was.v4 || is.v6 != was.v6 {
 			s.Errorf("after docker %v: %s %s, before %s %s", verbs, is.v4, is.v6, was.v4, was.v6)
 		}
-		s.reach(allPairs("blue", now, peer))
+		s.reachAgain(allPairs("blue", now, peer))
 	}
 	s.docker(c.host, "rm", "-f", c.name)
 	c = s.run(s.hosts[0], "stays", "--network", "blue", "--ip", at(n.v4, 50).String(), "--ip6", at(n.v6, 50).String())
-	s.reach(allPairs("blue", c, peer))
+	s.reachAgain(allPairs("blue", c, peer))
 }

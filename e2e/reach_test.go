@@ -64,6 +64,21 @@ func (s *scene) apart(hops []hop) {
 	}
 }
 
+// prompt is within which time the same address has to be reached again. A neighbour that is not told of another MAC address
+// keeps the old one for 23 to 53 s (net.ipv4.neigh.default: base_reachable_time 30 s, half of it to one and a half times;
+// delay_first_probe_time 5 s; 3 probes, one a second).
+const prompt = 15 * time.Second
+
+// reachAgain is reach for addresses that have been used before.
+func (s *scene) reachAgain(hops []hop) time.Duration {
+	s.Helper()
+	took := s.reach(hops)
+	if took > prompt {
+		s.Errorf("that took %s, want %s at most: do neighbours keep an old MAC address?", took, prompt)
+	}
+	return took
+}
+
 func (s *scene) pingAll(hops []hop) error {
 	failed, err := s.failing(hops)
 	if err == nil && len(failed) > 0 {

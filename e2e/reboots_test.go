@@ -24,7 +24,7 @@ func reboot(s *scene) {
 	began := time.Now()
 	s.must(h.Reboot(s.ctx))
 	all = s.again(all...)
-	s.reach(allPairs("blue", all...))
+	s.reachAgain(allPairs("blue", all...))
 	s.Logf("rebooted: every container reaches every other %s after the power cut", since(began))
 	s.lossless("the other two hosts meanwhile", probes, true)
 	s.joined(s.hosts...)

@@ -168,7 +168,7 @@ func restartPolicy(s *scene) {
 	s.all(func(h *lab.Host) error { return h.KillEngine(s.ctx) })
 	s.all(func(h *lab.Host) error { return h.StartEngine(s.ctx) })
 	all = s.again(all...)
-	s.reach(allPairs("blue", all...))
+	s.reachAgain(allPairs("blue", all...))
 	s.distinct("blue", all...)
 	for i, c := range all[6:] {
 		if p := c.nets["blue"]; p.v4 != at(n.v4, 200+i) || p.v6 != at(n.v6, 200+i) {
