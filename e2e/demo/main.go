@@ -71,14 +71,13 @@ func run(ctx context.Context, out io.Writer) (err error) {
 			err = errors.Join(err, closeErr)
 			return
 		}
-		fmt.Fprintln(out, "  all hosts are gone, nothing is left behind")
+		fmt.Fprintf(out, "  the hosts are gone, nothing is left behind; all in all %s\n", time.Since(began).Round(time.Second))
 	}()
 	for _, step := range []func() error{d.install, d.join, d.network, d.containers, d.ping, d.fetch, d.show, d.remove} {
 		if err := step(); err != nil {
 			return err
 		}
 	}
-	d.title("That was Carrick, in %s", time.Since(began).Round(time.Second))
 	return nil
 }
 
