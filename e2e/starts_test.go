@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,7 +15,7 @@ import (
 
 var starts = []scenario{
 	{"ContainersStartWhileThePluginIsKilled", startsUnderFire},
-	{"RestartedContainersComeBackAfterAKilledEngine", restartPolicy},
+	{"ContainersComeBackWithTheirEngine", restartPolicy},
 	{"ThePluginIsRestartedUnderItsContainers", pluginRestart},
 }
 
@@ -156,6 +157,7 @@ func reason(err error) string {
 	return err.Error()
 }
 
+// restartPolicy: after SIGKILL of the engine, and after an orderly end.
 func restartPolicy(s *scene) {
 	n := s.network("blue")
 	all := s.runOnAll("a", "--network", "blue", "--restart", "always")
@@ -165,20 +167,22 @@ func restartPolicy(s *scene) {
 			"--ip", at(n.v4, 200+i).String(), "--ip6", at(n.v6, 200+i).String()))
 	}
 	s.reach(allPairs("blue", all...))
-	s.all(func(h *lab.Host) error { return h.KillEngine(s.ctx) })
-	s.all(func(h *lab.Host) error { return h.StartEngine(s.ctx) })
-	all = s.again(all...)
-	s.reachAgain(allPairs("blue", all...))
-	s.distinct("blue", all...)
-	for i, c := range all[6:] {
-		if p := c.nets["blue"]; p.v4 != at(n.v4, 200+i) || p.v6 != at(n.v6, 200+i) {
-			s.Errorf("%s: came back with %s %s, was promised %s %s", c, p.v4, p.v6, at(n.v4, 200+i), at(n.v6, 200+i))
+	for _, end := range []func(*lab.Host, context.Context) error{(*lab.Host).KillEngine, (*lab.Host).StopEngine} {
+		s.all(func(h *lab.Host) error { return end(h, s.ctx) })
+		s.all(func(h *lab.Host) error { return h.StartEngine(s.ctx) })
+		all = s.again(all...)
+		s.reachAgain(allPairs("blue", all...))
+		s.distinct("blue", all...)
+		for i, c := range all[6:] {
+			if p := c.nets["blue"]; p.v4 != at(n.v4, 200+i) || p.v6 != at(n.v6, 200+i) {
+				s.Errorf("%s: came back with %s %s, was promised %s %s", c, p.v4, p.v6, at(n.v4, 200+i), at(n.v6, 200+i))
+			}
 		}
+		s.until("each host has what its containers have, and no more", func() error {
+			return onAll(s.hosts, func(h *lab.Host) error { return s.hasEndpoints(h, 3) })
+		})
+		s.joined(s.hosts...)
 	}
-	s.until("each host has what its containers have, and no more", func() error {
-		return onAll(s.hosts, func(h *lab.Host) error { return s.hasEndpoints(h, 3) })
-	})
-	s.joined(s.hosts...)
 }
 
 func pluginRestart(s *scene) {
