@@ -29,15 +29,14 @@ func running(t *testing.T, n *node) *host {
 }
 
 // wakeAll stands in for the cluster: every node hears of every change.
-func wakeAll(nodes ...*node) func(cluster.Txn) proposal {
-	return func(cluster.Txn) proposal {
+func wakeAll(nodes ...*node) func() {
+	return func() {
 		for _, n := range nodes {
 			select {
 			case n.wake <- struct{}{}:
 			default:
 			}
 		}
-		return works
 	}
 }
 
@@ -52,7 +51,7 @@ func both(t *testing.T, subnet string) (one, two *host, pool string) {
 			t.Fatal(err)
 		}
 	}
-	a.before, b.before = wakeAll(a, b), wakeAll(a, b)
+	a.after, b.after = wakeAll(a, b), wakeAll(a, b)
 	return one, two, pool
 }
 

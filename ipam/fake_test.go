@@ -119,6 +119,7 @@ type node struct {
 	wake   chan struct{}
 	onView func()                     // called by View, without the world's mutex
 	before func(cluster.Txn) proposal // decides what becomes of a proposal
+	after  func()                     // is told that one has been written
 	mu     sync.Mutex
 	at     int // version it has come to
 	lags   bool
@@ -164,6 +165,9 @@ func (n *node) Propose(ctx context.Context, txn cluster.Txn) (cluster.View, erro
 	what := works
 	if n.before != nil {
 		what = n.before(txn)
+	}
+	if n.after != nil {
+		defer n.after() // when it can be seen
 	}
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
