@@ -212,7 +212,7 @@ func (s *scene) explain() {
 		out, err := h.Docker(ctx, "ps", "-a", "--no-trunc", "--format", "{{.Names}}\t{{.Status}}\t{{.Networks}}")
 		s.Logf("%s: docker ps:\n%s\n%v", h.Name, out, err)
 		if dump, err := h.Dump(ctx); err == nil {
-			s.Logf("%s: what the kernel holds beyond an empty host:\n%s", h.Name, unordered(s.venue.empty[h.Name]).Diff(unordered(dump)))
+			s.Logf("%s: what the kernel holds beyond an empty host:\n%s", h.Name, comparable(s.venue.empty[h.Name]).Diff(comparable(dump)))
 		}
 		s.Logf("%s: the engine's log since the scenario began:\n%s", h.Name, s.engineLog(h))
 	}

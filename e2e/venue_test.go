@@ -120,13 +120,13 @@ func (v *venue) tidy(s *scene) error {
 
 // asBefore waits until a host's kernel holds what it held when the dump was taken: it frees namespaces in its own time.
 func (s *scene) asBefore(h *lab.Host, before lab.Dump) error {
-	before = unordered(before)
+	before = comparable(before)
 	_, err := s.wait(patience, func() error {
 		now, err := h.Dump(s.ctx)
 		if err != nil {
 			return err
 		}
-		if diff := before.Diff(unordered(now)); diff != "" {
+		if diff := before.Diff(comparable(now)); diff != "" {
 			return fmt.Errorf("%s: not as before:\n%s", h.Name, diff)
 		}
 		return nil
@@ -134,14 +134,22 @@ func (s *scene) asBefore(h *lab.Host, before lab.Dump) error {
 	return err
 }
 
-// unordered sorts the firewall's rules: an engine that starts again puts its own in another order.
-func unordered(d lab.Dump) lab.Dump {
+// comparable leaves out what an engine that starts again changes of its own: it puts its firewall rules in another order;
+// and one that finds the plugin alive ends it and starts it anew, and the unmounting of the old one's propagated mount, a
+// bind of a directory to itself, may come after the mounting for the new one. (The plugin has a mount of its own of that
+// directory, and keeps its state.)
+func comparable(d lab.Dump) lab.Dump {
 	d = slices.Clone(d)
 	for i, section := range d {
-		for _, kind := range []string{": iptables", ": ip6tables", ": nft"} {
-			if strings.HasSuffix(section.Title, kind) {
-				d[i].Lines = slices.Sorted(slices.Values(section.Lines))
-			}
+		_, kind, _ := strings.Cut(section.Title, ": ")
+		switch kind {
+		case "iptables", "ip6tables", "nft":
+			d[i].Lines = slices.Sorted(slices.Values(section.Lines))
+		case "mount":
+			d[i].Lines = slices.DeleteFunc(slices.Clone(section.Lines), func(line string) bool {
+				at, _, _ := strings.Cut(line, " ")
+				return strings.HasPrefix(at, "/var/lib/docker/plugins/") && strings.HasSuffix(at, "/propagated-mount")
+			})
 		}
 	}
 	return d
