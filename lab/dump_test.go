@@ -48,8 +48,7 @@ eth0@if: link/ether 02:00:c6:33:64:0b promiscuity 0`},
 			"tcp   LISTEN 3      4096         [::]:80      [::]:*\nudp   UNCONN 7      0            0.0.0.0:4789      0.0.0.0:*",
 			"tcp [::]:80\nudp 0.0.0.0:4789"},
 		{"mount",
-			"710 600 0:4 net:[4026532000] /run/docker/netns/x rw shared:5 - nsfs nsfs rw\n" +
-				"711 600 8:1 /p /var/lib/docker/plugins/1/propagated-mount rw shared:6 - ext4 /dev/sda rw",
+			"710 600 0:4 net:[4026532000] /run/docker/netns/x rw shared:5 - nsfs nsfs rw",
 			"999 600 0:4 net:[4026539999] /run/docker/netns/x rw shared:9 - nsfs nsfs rw",
 			"/run/docker/netns/x nsfs net rw shared"},
 	}

@@ -209,17 +209,12 @@ func normaliseListen(line string) string {
 	return f[0] + " " + f[4]
 }
 
-// normaliseMount keeps of a line of proc_pid_mountinfo(5) where, what, and how it propagates; not the numbers. An enabled
-// plugin's directory, which the engine binds onto itself, is left out, and what is below it is not: an engine that finds its
-// plugin alive when it starts takes that mount away, or leaves it, as it happens (seen on 28.5).
+// normaliseMount keeps of a line of proc_pid_mountinfo(5) where, what, and how it propagates; not the numbers.
 func normaliseMount(line string) string {
 	front, back, ok := strings.Cut(line, " - ")
 	f, kind := strings.Fields(front), strings.Fields(back)
 	if !ok || len(f) < 6 || len(kind) == 0 {
 		return squeeze(line)
-	}
-	if strings.HasSuffix(f[4], "/propagated-mount") {
-		return ""
 	}
 	root := f[3]
 	if name, _, ok := strings.Cut(root, ":["); ok {
