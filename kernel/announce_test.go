@@ -86,9 +86,9 @@ func TestAnnouncementsAreBounded(t *testing.T) {
 	}
 	entries, announced := 0, 0
 	for _, o := range diff(have, want) {
-		switch o.(type) {
-		case addNeigh:
-			entries++
+		switch o := o.(type) {
+		case setEntries:
+			entries += len(o)
 		case announce:
 			announced++
 		}

@@ -77,7 +77,8 @@ func (s State) Check() error {
 		}
 	}
 	for _, f := range s.FDB {
-		if err := on(f.Dst, "fdb entry towards", f.Dst.IsValid(), ref{f.NS, f.Dev}); err != nil {
+		bridge := f.Bridge && f.MAC != (MAC{}) && !f.Dst.IsValid() // the bridge's alone
+		if err := on(f.Dst, "fdb entry towards", f.Dst.IsValid() || bridge, ref{f.NS, f.Dev}); err != nil {
 			return err
 		}
 		if f.MAC == (MAC{}) && f.Bridge {
@@ -168,14 +169,20 @@ func checkSysctls(keys []Sysctl, own map[ref]bool) error {
 
 func checkRules(rules []Rule) error {
 	for _, r := range rules {
-		if r.Chain != Prerouting && r.Chain != Forward {
-			return fmt.Errorf("rule: chain %q: only %s and %s are known", r.Chain, Prerouting, Forward)
+		if r.Chain != Prerouting && r.Chain != Forward && r.Chain != Output {
+			return fmt.Errorf("rule: chain %q: only %s, %s and %s are known", r.Chain, Prerouting, Forward, Output)
 		}
-		if r.Verdict != Accept && r.Verdict != Drop {
-			return fmt.Errorf("rule: verdict %q: only %s and %s are known", r.Verdict, Accept, Drop)
+		if r.Verdict != Accept && r.Verdict != Drop && r.Verdict != NoTrack {
+			return fmt.Errorf("rule: verdict %q: only %s, %s and %s are known", r.Verdict, Accept, Drop, NoTrack)
 		}
-		if r.VNI >= 1<<24 {
-			return fmt.Errorf("rule: vni %d: must be less than 16777216", r.VNI)
+		if r.Verdict == NoTrack && r.Chain == Forward {
+			return fmt.Errorf("rule: %s comes too late in %s, where conntrack has seen the packet", NoTrack, Forward)
+		}
+		if vni := max(r.VNI, r.VNIFrom); vni >= 1<<24 {
+			return fmt.Errorf("rule: vni %d: must be less than 16777216", vni)
+		}
+		if r.Astray && r.Chain != Prerouting { // not every kernel takes the expression elsewhere
+			return fmt.Errorf("rule: astray: only allowed in chain %s", Prerouting)
 		}
 		if r.NS != Host && r.NS != Shared {
 			return fmt.Errorf("rule: namespace %q: only %q and %q are known", r.NS, Host, Shared)

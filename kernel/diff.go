@@ -8,7 +8,10 @@ import (
 type snapshot struct {
 	State                 // Rules stays empty
 	unmarked map[ref]bool // links recognised by their name alone
+	renamed  []renameLink // links that stand here by the name they are to have again
 	rules    []heldRule
+	// remembered says that FDB and Neighs are what the last Set wanted, in its order, and not what was read.
+	remembered bool
 }
 
 // String is the State as commands, one a line: those Set would run where there is nothing. A link is created together with
@@ -20,11 +23,17 @@ func (s State) String() string {
 		if _, mark := o.(adoptLink); mark {
 			continue
 		}
-		b.WriteString(o.String())
-		if n, ok := o.(addNeigh); ok && n.Announce {
-			b.WriteString(" # changes are announced")
+		all, many := o.(setEntries)
+		if !many {
+			b.WriteString(o.String() + "\n")
 		}
-		b.WriteByte('\n')
+		for _, e := range all {
+			b.WriteString(e.String())
+			if e.announce {
+				b.WriteString(" # changes are announced")
+			}
+			b.WriteByte('\n')
+		}
 	}
 	return b.String()
 }
@@ -39,15 +48,20 @@ func diff(have snapshot, want State) []op {
 	d := differ{have: have, want: want, dead: make(map[ref]deaths), shaken: make(map[ref]bool)}
 	d.links()
 	before, after := diffRules(have.rules, want.Rules, len(d.delete) != 0)
-	ops := append(before, d.delete...)
+	ops := append(before, together(d.delete)...)
+	for _, o := range have.renamed {
+		ops = append(ops, o)
+	}
 	ops = append(ops, d.create...)
 	ops = append(ops, d.sysctls()...)
 	ops = append(ops, d.change...)
 	ops = append(ops, d.addrs()...)
 	ops = append(ops, d.routes()...)
-	ops = append(ops, d.fdb()...)
-	ops = append(ops, d.neighs()...)
-	return append(ops, after...)
+	neighs, said := d.neighs()
+	if entries := append(d.fdb(), neighs...); len(entries) != 0 {
+		ops = append(ops, setEntries(entries))
+	}
+	return append(append(ops, said...), after...)
 }
 
 // deaths are the entries of a link that the kernel drops by itself when the link is changed, seen on Linux 6.18.
@@ -67,8 +81,8 @@ type differ struct {
 	shaken         map[ref]bool // links that lose addresses
 	wanted         map[ref]Link
 	announced      int // how many announcements there are
-	delete, create []op
-	change         []op
+	delete         []ref
+	create, change []op
 }
 
 func (d *differ) links() {
@@ -85,7 +99,7 @@ func (d *differ) links() {
 		w, ok := want[r]
 		lost := ok && w.Veth != nil && l.Veth != nil && l.Veth.Peer == "" && wantsBoth(want, w)
 		if (!ok || lost || !compatible(l, w)) && !gone[r] {
-			d.delete = append(d.delete, delLink{r})
+			d.delete = append(d.delete, r)
 			gone[r] = true
 			if l.Veth != nil { // a pair dies together
 				gone[ref{l.Veth.PeerNS, l.Veth.Peer}] = true

@@ -61,9 +61,9 @@ func lines(ops []op) string {
 	return b.String()
 }
 
-const baseCommands = `nft add rule inet carrick prerouting ip saddr != { 198.51.100.2 } udp dport 4789 @th,96,24 7 drop
-nft add rule inet carrick prerouting ip6 saddr != { 2001:db8::2 } udp dport 4789 @th,96,24 7 drop
-nft add rule inet carrick forward ip daddr { 198.51.100.2 } udp dport 4789 drop
+const baseCommands = `nft add rule inet carrick prerouting udp dport 4789 @th,96,24 7 ip saddr != { 198.51.100.2 } drop
+nft add rule inet carrick prerouting udp dport 4789 @th,96,24 7 ip6 saddr != { 2001:db8::2 } drop
+nft add rule inet carrick forward udp dport 4789 ip daddr { 198.51.100.2 } drop
 ip -n shared link add ckb000000000001 address 02:00:00:00:00:01 mtu 1450 type bridge mcast_snooping 1
 ip link add ckx000000000001 netns shared mtu 1450 type vxlan id 7 local 198.51.100.1 dstport 4789 nolearning
 ip -n shared link add ckh000000000001 mtu 1450 type veth peer name ckc000000000001 address 02:00:00:00:00:09 mtu 1450 netns host
@@ -77,8 +77,7 @@ bridge -n shared link set dev ckh000000000001 isolated on
 ip -n shared link set ckh000000000001 up
 ip -n shared addr replace 10.9.0.1/24 dev ckb000000000001
 ip -n shared route replace 10.8.0.0/24 via 10.9.0.9 dev ckb000000000001
-bridge -n shared fdb replace 02:00:00:00:00:02 dev ckx000000000001 dst 198.51.100.2 self permanent
-bridge -n shared fdb replace 02:00:00:00:00:02 dev ckx000000000001 master static
+bridge -n shared fdb replace 02:00:00:00:00:02 dev ckx000000000001 dst 198.51.100.2 self master static
 bridge -n shared fdb append 00:00:00:00:00:00 dev ckx000000000001 dst 198.51.100.2 self permanent
 ip -n shared neigh replace 10.9.0.2 lladdr 02:00:00:00:00:02 dev ckb000000000001 nud permanent
 `
@@ -113,12 +112,12 @@ var diffTests = []diffTest{
 			nft delete rule inet carrick prerouting handle 1
 			nft delete rule inet carrick forward handle 2`},
 	{name: "a moved MAC is one replace", want: func(s *State) { s.FDB[0].Dst = netip.MustParseAddr("198.51.100.3") }, ops: `
-			bridge -n shared fdb replace 02:00:00:00:00:02 dev ckx000000000001 dst 198.51.100.3 self permanent`},
+			bridge -n shared fdb replace 02:00:00:00:00:02 dev ckx000000000001 dst 198.51.100.3 self static`},
 	{name: "a flood list loses one and gets one", want: func(s *State) { s.FDB[1].Dst = netip.MustParseAddr("198.51.100.3") }, ops: `
 			bridge -n shared fdb del 00:00:00:00:00:00 dev ckx000000000001 dst 198.51.100.2 self
 			bridge -n shared fdb append 00:00:00:00:00:00 dev ckx000000000001 dst 198.51.100.3 self permanent`},
 	{name: "half an entry is completed", have: func(h *snapshot) { h.FDB[0].Dst = netip.Addr{} }, ops: `
-			bridge -n shared fdb replace 02:00:00:00:00:02 dev ckx000000000001 dst 198.51.100.2 self permanent`},
+			bridge -n shared fdb replace 02:00:00:00:00:02 dev ckx000000000001 dst 198.51.100.2 self static`},
 	{name: "the other half too", have: func(h *snapshot) { h.FDB[0].Bridge = false }, ops: `
 			bridge -n shared fdb replace 02:00:00:00:00:02 dev ckx000000000001 master static`},
 	{name: "half an entry is removed", have: func(h *snapshot) { h.FDB[0].Dst = netip.Addr{} },
@@ -130,8 +129,7 @@ var diffTests = []diffTest{
 			ip -n shared link set ckx000000000001 master ckb000000000001
 			bridge -n shared link set dev ckx000000000001 learning off neigh_suppress on
 			ip -n shared link set ckx000000000001 up
-			bridge -n shared fdb replace 02:00:00:00:00:02 dev ckx000000000001 dst 198.51.100.2 self permanent
-			bridge -n shared fdb replace 02:00:00:00:00:02 dev ckx000000000001 master static`},
+			bridge -n shared fdb replace 02:00:00:00:00:02 dev ckx000000000001 dst 198.51.100.2 self master static`},
 	{name: "a new bridge gets its ports back", have: func(h *snapshot) { h.Links[0] = Link{Name: testBridge, NS: Shared, Veth: &Veth{}} },
 		want: func(s *State) {
 			s.Addrs, s.Routes, s.Sysctls, s.FDB = nil, nil, nil, s.FDB[:1]
@@ -179,7 +177,7 @@ var diffTests = []diffTest{
 		s.Links, s.FDB = append(s.Links[:1:1], s.Links[2]), nil
 		s.Rules = s.Rules[1:]
 	}, ops: `
-			nft add rule inet carrick forward ip daddr { 198.51.100.2 } udp dport 4789 drop
+			nft add rule inet carrick forward udp dport 4789 ip daddr { 198.51.100.2 } drop
 			ip -n shared link del ckx000000000001
 			nft delete rule inet carrick prerouting handle 1
 			nft delete rule inet carrick prerouting handle 1
@@ -218,10 +216,12 @@ func TestExpandRules(t *testing.T) {
 		{Rule{VNI: 3, Verdict: Drop}, "meta l4proto udp @th,96,24 3 drop"},
 		{Rule{NotFrom: []netip.Addr{v4}, Verdict: Drop}, "ip saddr != { 192.0.2.1 } drop; meta nfproto ipv6 drop"},
 		{Rule{NotFrom: []netip.Addr{v6}, Verdict: Drop}, "meta nfproto ipv4 drop; ip6 saddr != { 2001:db8::1 } drop"},
+		{Rule{VNI: 3, UDPPort: 9, Verdict: NoTrack}, "udp dport 9 @th,96,24 3 notrack"},
 		{Rule{To: []netip.Addr{v6}, Verdict: Accept}, "ip6 daddr { 2001:db8::1 } accept"},
 		{Rule{NotFrom: []netip.Addr{v4}, To: []netip.Addr{v4, v6}, Verdict: Accept},
 			"ip saddr != { 192.0.2.1 } ip daddr { 192.0.2.1 } accept; ip6 daddr { 2001:db8::1 } accept"},
-		{Rule{To: []netip.Addr{netip.MustParseAddr("::ffff:192.0.2.1")}, UDPPort: 9, Verdict: Accept}, "ip daddr { 192.0.2.1 } udp dport 9 accept"},
+		{Rule{To: []netip.Addr{netip.MustParseAddr("::ffff:192.0.2.1")}, UDPPort: 9, Verdict: Accept}, "udp dport 9 ip daddr { 192.0.2.1 } accept"},
+		{Rule{VNIFrom: 1 << 20, Astray: true, Verdict: Drop}, "meta l4proto udp @th,96,24 >= 1048576 fib saddr . iif oif missing drop"},
 	} {
 		var got []string
 		for _, r := range expand(c.rule) {

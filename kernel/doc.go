@@ -2,7 +2,8 @@
 //
 // State says in plain values what one owner needs: links, addresses, routes, forwarding and neighbour entries, sysctls and
 // firewall rules. Set reads what that owner has, compares (diff is pure), and applies the difference. The zero State
-// removes everything. Restart, rollback, drift and a change learned from another host are therefore the same call.
+// removes everything. Restart, rollback, drift and a change learned from another host are therefore the same call. Run keeps
+// what was set, against whoever else changes it.
 //
 // One thing is said rather than made: that an address has another MAC than before (announce.go). It is said once, when the
 // difference that makes it so is applied; nothing depends on it but how soon others notice.

@@ -31,16 +31,23 @@ func udp(from, to netip.Addr, payload []byte) []byte {
 	return b
 }
 
+// A part of a datagram, and where it lies: as a packet of its own.
+type part struct {
+	data   []byte
+	offset uint16 // in units of 8 bytes
+	more   uint16 // 1: others follow
+}
+
 // inFragments cuts a datagram after its first 8 bytes: the first fragment says which port it is for, and the second which
 // network.
 func inFragments(from, to netip.Addr, datagram []byte) [][]byte {
+	return packets(from, to, part{datagram[:8], 0, 1}, part{datagram[8:], 1, 0})
+}
+
+func packets(from, to netip.Addr, parts ...part) [][]byte {
 	var packets [][]byte
 	const id = 0x4242
-	for _, part := range []struct {
-		data   []byte
-		offset uint16 // in units of 8 bytes
-		more   uint16
-	}{{datagram[:8], 0, 1}, {datagram[8:], 1, 0}} {
+	for _, part := range parts {
 		var h []byte
 		if from.Is4() { // RFC 791 section 3.1
 			h = make([]byte, 12)

@@ -20,7 +20,13 @@ type host struct {
 	dir string
 }
 
-func newHost(t *testing.T) *host {
+// Run is a command in the host's namespace, not what keeps a Kernel's state.
+func (h *host) Run(t testing.TB, format string, args ...any) string {
+	t.Helper()
+	return h.NetNS.Run(t, format, args...)
+}
+
+func newHost(t testing.TB) *host {
 	t.Helper()
 	h := &host{NetNS: kerneltest.NewNetNS(t), dir: filepath.Join(t.TempDir(), "carrick")}
 	h.start(t)
@@ -49,7 +55,7 @@ func newHost(t *testing.T) *host {
 }
 
 // start makes a Kernel in the host's namespace, as a process that is started again does.
-func (h *host) start(t *testing.T) {
+func (h *host) start(t testing.TB) {
 	t.Helper()
 	if h.Kernel != nil {
 		h.Close()
@@ -57,7 +63,7 @@ func (h *host) start(t *testing.T) {
 	h.Kernel = h.newKernel(t)
 }
 
-func (h *host) newKernel(t *testing.T) *kernel.Kernel {
+func (h *host) newKernel(t testing.TB) *kernel.Kernel {
 	t.Helper()
 	var k *kernel.Kernel
 	err := h.Do(func() (err error) {
@@ -73,7 +79,7 @@ func (h *host) newKernel(t *testing.T) *kernel.Kernel {
 func (h *host) pin() string { return filepath.Join(h.dir, "shared") }
 
 // shared opens our namespace on the host.
-func (h *host) shared(t *testing.T) *kerneltest.NetNS {
+func (h *host) shared(t testing.TB) *kerneltest.NetNS {
 	t.Helper()
 	return kerneltest.OpenNetNS(t, h.pin())
 }

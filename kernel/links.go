@@ -23,9 +23,10 @@ type device struct {
 	abroad bool   // that end is in another namespace
 }
 
+const skipStats = 1 << 3 // RTEXT_FILTER_SKIP_STATS, Linux 4.4
+
 // devices are the links of a namespace in the order of their indexes, without their counters.
 func (sp *space) devices() ([]device, error) {
-	const skipStats = 1 << 3 // RTEXT_FILTER_SKIP_STATS, Linux 4.4
 	msgs, err := sp.list(unix.RTM_GETLINK, unix.RTM_NEWLINK, nl.NewIfInfomsg(unix.AF_UNSPEC),
 		nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(skipStats)))
 	if err != nil {

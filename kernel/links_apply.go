@@ -130,19 +130,18 @@ func (sp *space) setLink(index int, attrs ...nl.NetlinkRequestData) error {
 	return sp.do(unix.RTM_SETLINK, 0, append([]nl.NetlinkRequestData{head}, attrs...)...)
 }
 
-func (o delLink) apply(s *scope) error {
-	index, err := s.indexOf(o.ref)
-	if err != nil {
+// apply takes the link down where the kernel renames none that is up (before Linux 6.3).
+func (o renameLink) apply(s *scope) error {
+	name := attr(unix.IFLA_IFNAME, nl.ZeroTerminated(o.name))
+	err := s.change(o.ref, name)
+	if !errors.Is(err, unix.EBUSY) {
 		return err
 	}
-	head := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	head.Index = int32(index)
-	delete(s.index, o.ref)
-	err = s.space(o.ns).do(unix.RTM_DELLINK, 0, head)
-	if errors.Is(err, unix.ENODEV) { // a sandbox died meanwhile, and the pair with it
-		return nil
+	defer s.k.doubts.again(s.owner, doubtTables) // entries may have died
+	if err := (setUp{o.ref, false}).apply(s); err != nil {
+		return err
 	}
-	return err
+	return errors.Join(s.change(o.ref, name), setUp{o.ref, true}.apply(s))
 }
 
 func (o setMTU) apply(s *scope) error {

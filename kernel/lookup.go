@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink/nl"
@@ -31,14 +32,13 @@ func (k *Kernel) remember(devices []device) {
 // forget makes the next Set look at all devices again.
 func (k *Kernel) forget() { k.known = nil }
 
-// settled notes what an owner has after a Set that succeeded.
-func (k *Kernel) settled(s *scope, owner string, want State) {
-	if owner == Unclaimed {
-		return
+// settled notes what owners have after a Set that succeeded.
+func (k *Kernel) settled(s *scope, want State, owners []string) {
+	for _, owner := range owners {
+		delete(k.known, owner)
 	}
-	delete(k.known, owner)
-	for _, l := range want.Links {
-		k.known[owner] = append(k.known[owner], place{l.NS, s.index[ref{l.NS, l.Name}], l.Name})
+	for _, l := range want.Links { // then there is one owner
+		k.known[s.owner] = append(k.known[s.owner], place{l.NS, s.index[ref{l.NS, l.Name}], l.Name})
 	}
 }
 
@@ -55,10 +55,13 @@ func (k *Kernel) othersShare() bool {
 	return false
 }
 
-// relevant are the devices that a Set must know of: the owner's, those with a wanted name, and the masters and other ends
+// fewOwners is up to how many it is quicker to ask for the devices of each than for all.
+const fewOwners = 8
+
+// relevant are the devices that a Set must know of: the owners', those with a wanted name, and the masters and other ends
 // of all of them.
-func (k *Kernel) relevant(owner string, want State) ([]device, error) {
-	if k.known == nil || owner == Unclaimed {
+func (k *Kernel) relevant(want State, owners []string) ([]device, error) {
+	if k.known == nil || len(owners) > fewOwners || slices.Contains(owners, Unclaimed) {
 		devices, err := k.devices()
 		if err == nil {
 			k.remember(devices)
@@ -66,8 +69,10 @@ func (k *Kernel) relevant(owner string, want State) ([]device, error) {
 		return devices, err
 	}
 	l := lookup{k: k, seen: make(map[place]bool)}
-	for _, p := range k.known[owner] {
-		l.byIndex(p.ns, p.index)
+	for _, owner := range owners {
+		for _, p := range k.known[owner] {
+			l.byIndex(p.ns, p.index)
+		}
 	}
 	for _, w := range want.Links {
 		l.byName(Host, w.Name) // also where it should not be: a crash may have left it there

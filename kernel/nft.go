@@ -23,7 +23,7 @@ type markedRule struct {
 	owner string // "" for one that was written by hand
 }
 
-// baseChains are made when the first rule needs them.
+// baseChains are made together, with the first rule: so that what is there does not depend on what was there before.
 var baseChains = []struct {
 	chain    Chain
 	hook     *nftables.ChainHook
@@ -31,6 +31,7 @@ var baseChains = []struct {
 }{
 	{Prerouting, nftables.ChainHookPrerouting, -300},
 	{Forward, nftables.ChainHookForward, -1},
+	{Output, nftables.ChainHookOutput, -300},
 }
 
 // nft opens a connection for one transaction or one look. The library waits for one answer to each message; where the
@@ -143,19 +144,15 @@ func (o setRules) apply(s *scope) error {
 func (o setRules) batch(c *nftables.Conn, t *nftables.Table, owner string) error {
 	c.AddTable(t)
 	for _, r := range o.add {
-		if r.vni != 0 {
+		if r.inVXLAN() {
 			defragment(c, t)
 			break
 		}
 	}
 	chains := make(map[Chain]*nftables.Chain)
 	for _, b := range baseChains {
-		needed := false
-		for _, r := range o.add {
-			needed = needed || r.chain == b.chain
-		}
 		chains[b.chain] = &nftables.Chain{Name: string(b.chain), Table: t}
-		if !needed {
+		if len(o.add) == 0 {
 			continue
 		}
 		accept, priority := nftables.ChainPolicyAccept, b.priority
@@ -206,6 +203,23 @@ func (r nftRule) compile(c *nftables.Conn, t *nftables.Table) ([]expr.Any, error
 		e = append(e, &expr.Meta{Key: expr.MetaKeyNFPROTO, Register: register})
 		equal([]byte{map[family]byte{ipv4: unix.NFPROTO_IPV4, ipv6: unix.NFPROTO_IPV6}[r.family]})
 	}
+	if r.udpPort != 0 || r.inVXLAN() {
+		e = append(e, &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register})
+		equal([]byte{unix.IPPROTO_UDP})
+	}
+	if r.udpPort != 0 { // RFC 768: after the source port
+		load(expr.PayloadBaseTransportHeader, 2, 2)
+		equal(binaryutil.BigEndian.PutUint16(r.udpPort))
+	}
+	if r.inVXLAN() { // RFC 7348 section 5: 8 bytes of UDP, then 4 of flags
+		load(expr.PayloadBaseTransportHeader, 12, 3)
+	}
+	if r.vni != 0 {
+		equal(vniBytes(r.vni))
+	}
+	if r.vniFrom != 0 {
+		e = append(e, &expr.Cmp{Op: expr.CmpOpGte, Register: register, Data: vniBytes(r.vniFrom)})
+	}
 	// Offsets of the source and the destination: RFC 791 section 3.1, RFC 8200 section 3.
 	offsets, length, kind := [2]uint32{12, 16}, uint32(4), nftables.TypeIPAddr
 	if r.family == ipv6 {
@@ -222,24 +236,21 @@ func (r nftRule) compile(c *nftables.Conn, t *nftables.Table) ([]expr.Any, error
 		load(expr.PayloadBaseNetworkHeader, offsets[i], length)
 		e = append(e, &expr.Lookup{SourceRegister: register, SetName: set.Name, SetID: set.ID, Invert: i == 0})
 	}
-	if r.udpPort != 0 || r.vni != 0 {
-		e = append(e, &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register})
-		equal([]byte{unix.IPPROTO_UDP})
+	if r.astray {
+		e = append(e, &expr.Fib{Register: register, ResultOIF: true, FlagSADDR: true, FlagIIF: true})
+		equal([]byte{0, 0, 0, 0}) // the index of no device
 	}
-	if r.udpPort != 0 { // RFC 768: after the source port
-		load(expr.PayloadBaseTransportHeader, 2, 2)
-		equal(binaryutil.BigEndian.PutUint16(r.udpPort))
+	switch r.verdict {
+	case NoTrack:
+		return append(e, &expr.Notrack{}), nil
+	case Drop:
+		return append(e, &expr.Verdict{Kind: expr.VerdictDrop}), nil
 	}
-	if r.vni != 0 { // RFC 7348 section 5: 8 bytes of UDP, then 4 of flags
-		load(expr.PayloadBaseTransportHeader, 12, 3)
-		equal([]byte{byte(r.vni >> 16), byte(r.vni >> 8), byte(r.vni)})
-	}
-	verdict := expr.VerdictAccept
-	if r.verdict == Drop {
-		verdict = expr.VerdictDrop
-	}
-	return append(e, &expr.Verdict{Kind: verdict}), nil
+	return append(e, &expr.Verdict{Kind: expr.VerdictAccept}), nil
 }
+
+// vniBytes is an identifier as it stands in the header, 24 bits.
+func vniBytes(vni uint32) []byte { return []byte{byte(vni >> 16), byte(vni >> 8), byte(vni)} }
 
 func elements(addrs []netip.Addr) []nftables.SetElement {
 	list := make([]nftables.SetElement, len(addrs))

@@ -17,8 +17,11 @@ type (
 	// adoptLink marks a link as ours. It follows addLink within that op and stands alone for a link that a crash left
 	// without its mark, and for the other end of a pair of which both ends are wanted.
 	adoptLink struct{ ref }
-	delLink   struct{ ref }
 
+	renameLink struct {
+		ref // as it is to be called
+		was string
+	}
 	setMTU struct {
 		ref
 		mtu int
@@ -48,13 +51,6 @@ type (
 	delAddr  Addr
 	addRoute Route
 	delRoute Route
-
-	addFDB       FDB // self
-	delFDB       FDB
-	addBridgeFDB FDB // master
-	delBridgeFDB FDB
-	addNeigh     Neigh
-	delNeigh     Neigh
 
 	writeSysctl Sysctl
 )
@@ -132,7 +128,9 @@ func (o adoptLink) String() string {
 	return fmt.Sprintf("%s link set %s addrgenmode none alias carrick", in("ip", o.ns), o.name)
 }
 
-func (o delLink) String() string { return fmt.Sprintf("%s link del %s", in("ip", o.ns), o.name) }
+func (o renameLink) String() string {
+	return fmt.Sprintf("%s link set %s name %s", in("ip", o.ns), o.was, o.name)
+}
 
 func (o setMTU) String() string {
 	return fmt.Sprintf("%s link set %s mtu %d", in("ip", o.ns), o.name, o.mtu)
@@ -199,34 +197,6 @@ func routeCommand(verb string, r Route) string {
 		via = fmt.Sprintf(" via %s", r.Via)
 	}
 	return fmt.Sprintf("%s route %s %s%s dev %s", in("ip", r.NS), verb, r.Dst, via, r.Dev)
-}
-
-func (o addFDB) String() string {
-	verb := "replace"
-	if o.MAC == (MAC{}) {
-		verb = "append"
-	}
-	return fmt.Sprintf("%s fdb %s %s dev %s dst %s self permanent", in("bridge", o.NS), verb, o.MAC, o.Dev, o.Dst)
-}
-
-func (o delFDB) String() string {
-	return fmt.Sprintf("%s fdb del %s dev %s dst %s self", in("bridge", o.NS), o.MAC, o.Dev, o.Dst)
-}
-
-func (o addBridgeFDB) String() string {
-	return fmt.Sprintf("%s fdb replace %s dev %s master static", in("bridge", o.NS), o.MAC, o.Dev)
-}
-
-func (o delBridgeFDB) String() string {
-	return fmt.Sprintf("%s fdb del %s dev %s master", in("bridge", o.NS), o.MAC, o.Dev)
-}
-
-func (o addNeigh) String() string {
-	return fmt.Sprintf("%s neigh replace %s lladdr %s dev %s nud permanent", in("ip", o.NS), o.IP, o.MAC, o.Dev)
-}
-
-func (o delNeigh) String() string {
-	return fmt.Sprintf("%s neigh del %s dev %s", in("ip", o.NS), o.IP, o.Dev)
 }
 
 func (o writeSysctl) String() string {

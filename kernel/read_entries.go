@@ -4,14 +4,15 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
-// readEntries adds to s what is on the owned links of one namespace.
-func (sp *space) readEntries(s *State, owned []device) error {
+// readEntries adds to s what is on the owned links of one namespace, entries of forwarding and neighbour tables only if they are
+// asked for.
+func (sp *space) readEntries(s *State, owned []device, want State, tables bool) error {
 	names := make(map[int]string)
 	for _, d := range owned {
 		if d.NS == sp.ns {
@@ -28,16 +29,16 @@ func (sp *space) readEntries(s *State, owned []device) error {
 		return fmt.Errorf("routes: %w", err)
 	}
 	for _, d := range owned {
-		if d.NS != sp.ns {
+		if d.NS != sp.ns || !tables {
 			continue
 		}
-		if d.VXLAN != nil {
-			if err := sp.readFDB(s, d); err != nil {
+		if d.VXLAN != nil || d.master != 0 {
+			if err := sp.readFDB(s, d, len(want.FDB)); err != nil {
 				return fmt.Errorf("forwarding entries of %s: %w", d.Name, err)
 			}
 		}
 		if d.master == 0 { // a port has no use for neighbours
-			if err := sp.readNeighs(s, d); err != nil {
+			if err := sp.readNeighs(s, d, len(want.Neighs)); err != nil {
 				return fmt.Errorf("neighbours of %s: %w", d.Name, err)
 			}
 		}
@@ -106,23 +107,6 @@ type neighbour struct {
 	master bool // the entry is the bridge's
 }
 
-func (sp *space) neighbours(family uint8, index int) ([]neighbour, error) {
-	head := &netlink.Ndmsg{Family: family}
-	// Strict kernels filter by this attribute; it is the same for both tables, where the header is not.
-	msgs, err := sp.list(unix.RTM_GETNEIGH, unix.RTM_NEWNEIGH, head, attr(unix.NDA_IFINDEX, nl.Uint32Attr(uint32(index))))
-	if err != nil {
-		return nil, err
-	}
-	list := make([]neighbour, 0, len(msgs))
-	for _, m := range msgs {
-		n, ok := parseNeighbour(m)
-		if ok && int(n.Index) == index && n.Family == family {
-			list = append(list, n)
-		}
-	}
-	return list, nil
-}
-
 // parseNeighbour reads struct ndmsg (12 bytes, rtnetlink(7)) and its attributes. The library's own reader asks the kernel
 // for the link of every entry whose address has 16 bytes.
 func parseNeighbour(m []byte) (neighbour, bool) {
@@ -155,41 +139,62 @@ func parseNeighbour(m []byte) (neighbour, bool) {
 	return n, true
 }
 
+// neighbours reads a table of a device. It begins again when somebody changes it meanwhile.
+func (sp *space) neighbours(family uint8, index int, begin func(), each func(neighbour)) error {
+	_, err := dump(func() (struct{}, error) {
+		b, err := sp.openBulk()
+		if err != nil {
+			return struct{}{}, err
+		}
+		begin()
+		return struct{}{}, b.neighbours(family, index, each)
+	})
+	return err
+}
+
 // readFDB takes of the bridge's entries the static ones. The others are the port's own address, and what was learned.
-func (sp *space) readFDB(s *State, d device) error {
-	list, err := sp.neighbours(unix.AF_BRIDGE, d.index)
+// expected is about how many entries there are.
+func (sp *space) readFDB(s *State, d device, expected int) error {
+	var self []FDB
+	var static map[uint64]struct{}
+	begin := func() {
+		self, static = make([]FDB, 0, expected), make(map[uint64]struct{}, expected)
+	}
+	err := sp.neighbours(unix.AF_BRIDGE, d.index, begin, func(n neighbour) {
+		switch {
+		case n.Flags&unix.NTF_SELF != 0 && n.dst.IsValid():
+			self = append(self, FDB{NS: sp.ns, Dev: d.Name, MAC: n.mac, Dst: n.dst.Unmap()})
+		case n.Flags&unix.NTF_SELF == 0 && n.State&unix.NUD_NOARP != 0:
+			static[n.mac.number()] = struct{}{}
+		}
+	})
 	if err != nil {
 		return err
 	}
-	static := make(map[MAC]bool, len(list)/2)
-	for _, n := range list {
-		if n.Flags&unix.NTF_SELF == 0 && n.State&unix.NUD_NOARP != 0 {
-			static[n.mac] = true
+	for i := range self {
+		mac := self[i].MAC.number()
+		if _, self[i].Bridge = static[mac]; self[i].Bridge {
+			delete(static, mac)
 		}
-	}
-	for _, n := range list {
-		if n.Flags&unix.NTF_SELF == 0 || !n.dst.IsValid() {
-			continue
-		}
-		s.FDB = append(s.FDB, FDB{NS: sp.ns, Dev: d.Name, MAC: n.mac, Dst: n.dst.Unmap(), Bridge: static[n.mac]})
-		delete(static, n.mac)
 	}
 	for mac := range static {
-		s.FDB = append(s.FDB, FDB{NS: sp.ns, Dev: d.Name, MAC: mac, Bridge: true})
+		self = append(self, FDB{NS: sp.ns, Dev: d.Name, MAC: macOf(mac), Bridge: true})
 	}
+	s.FDB = append(s.FDB, self...)
 	return nil
 }
 
-func (sp *space) readNeighs(s *State, d device) error {
+func (sp *space) readNeighs(s *State, d device, expected int) error {
+	s.Neighs = slices.Grow(s.Neighs, expected)
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		list, err := sp.neighbours(family, d.index)
-		if err != nil {
-			return err
-		}
-		for _, n := range list {
+		had := len(s.Neighs)
+		err := sp.neighbours(family, d.index, func() { s.Neighs = s.Neighs[:had] }, func(n neighbour) {
 			if n.State&unix.NUD_PERMANENT != 0 && n.dst.IsValid() {
 				s.Neighs = append(s.Neighs, Neigh{NS: sp.ns, Dev: d.Name, IP: n.dst, MAC: n.mac})
 			}
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil

@@ -19,8 +19,10 @@ type nftRule struct {
 	family  family
 	udpPort uint16
 	vni     uint32
+	vniFrom uint32
 	notFrom []netip.Addr
 	to      []netip.Addr
+	astray  bool
 	verdict Verdict
 }
 
@@ -44,7 +46,7 @@ type heldRule struct {
 // expand splits a rule into rules of one family each. A packet of a family of which NotFrom has no address comes from none
 // of them and matches; one of a family of which To has no address cannot match.
 func expand(r Rule) []nftRule {
-	one := nftRule{ns: r.NS, chain: r.Chain, udpPort: r.UDPPort, vni: r.VNI, verdict: r.Verdict}
+	one := nftRule{ns: r.NS, chain: r.Chain, udpPort: r.UDPPort, vni: r.VNI, vniFrom: r.VNIFrom, astray: r.Astray, verdict: r.Verdict}
 	if len(r.NotFrom) == 0 && len(r.To) == 0 {
 		return []nftRule{one}
 	}
@@ -73,12 +75,28 @@ func (f family) of(addrs []netip.Addr) []netip.Addr {
 	return slices.Compact(of)
 }
 
-// String is the rule as nft(8) would take it, after the name of its chain.
+// inVXLAN says whether the rule looks into the header of VXLAN.
+func (r nftRule) inVXLAN() bool { return r.vni != 0 || r.vniFrom != 0 }
+
+// String is the rule as nft(8) would take it, after the name of its chain. What tells most packets apart stands first: every
+// packet of the host goes through it.
 func (r nftRule) String() string {
 	var parts []string
 	add := func(format string, args ...any) { parts = append(parts, fmt.Sprintf(format, args...)) }
 	if r.family != anyFamily && len(r.notFrom) == 0 && len(r.to) == 0 {
 		add("meta nfproto %s", map[family]string{ipv4: "ipv4", ipv6: "ipv6"}[r.family])
+	}
+	switch {
+	case r.udpPort != 0:
+		add("udp dport %d", r.udpPort)
+	case r.inVXLAN():
+		add("meta l4proto udp")
+	}
+	if r.vni != 0 {
+		add("@th,96,24 %d", r.vni)
+	}
+	if r.vniFrom != 0 {
+		add("@th,96,24 >= %d", r.vniFrom)
 	}
 	if len(r.notFrom) != 0 {
 		add("%s saddr != { %s }", r.family, join(r.notFrom))
@@ -86,14 +104,8 @@ func (r nftRule) String() string {
 	if len(r.to) != 0 {
 		add("%s daddr { %s }", r.family, join(r.to))
 	}
-	switch {
-	case r.udpPort != 0:
-		add("udp dport %d", r.udpPort)
-	case r.vni != 0:
-		add("meta l4proto udp")
-	}
-	if r.vni != 0 {
-		add("@th,96,24 %d", r.vni)
+	if r.astray {
+		add("fib saddr . iif oif missing")
 	}
 	add("%s", r.verdict)
 	return strings.Join(parts, " ")
@@ -167,7 +179,7 @@ func diffRules(have []heldRule, want []Rule, linksGo bool) (before, after []op) 
 
 // sameRules compares chain by chain: there is no order between rules of different chains.
 func sameRules(held []heldRule, want []nftRule) bool {
-	for _, chain := range []Chain{Prerouting, Forward} {
+	for _, chain := range []Chain{Prerouting, Forward, Output} {
 		var a, b []string
 		for _, r := range held {
 			if r.chain == chain {

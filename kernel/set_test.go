@@ -35,7 +35,7 @@ func TestSetMakesAndRemovesEverything(t *testing.T) {
 		"fd09::2 lladdr 02:00:00:00:01:01")
 	wantLines(t, shared.Run(t, "ip -o addr show scope link"), "") // no link-local address anywhere
 	wantLines(t, h.Run(t, "ip link show %s", vc), "mtu 1400", "link/ether 02:00:00:00:02:01", "state DOWN")
-	wantLines(t, h.Run(t, "nft list ruleset"), "ip saddr != { 198.51.100.2, 198.51.100.3 } udp dport 4789 @th,96,24 0x100000 drop",
+	wantLines(t, h.Run(t, "nft list ruleset"), "udp dport 4789 @th,96,24 0x100000 ip saddr != { 198.51.100.2, 198.51.100.3 } drop",
 		"meta nfproto ipv6 udp dport 4789 @th,96,24 0x100000 drop")
 	h.set(t, "endpoint b", kernel.State{})
 	h.set(t, "network a", kernel.State{})
@@ -78,7 +78,7 @@ var changes = []struct {
 		s.Links[1].Master, s.FDB[0].Bridge, s.FDB[1].Bridge = "", false, false
 	}, "ip -n shared link set VX nomaster"},
 	{"moved container", func(s *kernel.State) { s.FDB[0].Dst = addr("198.51.100.3") },
-		"bridge -n shared fdb replace 02:00:00:00:01:01 dev VX dst 198.51.100.3 self permanent"},
+		"bridge -n shared fdb replace 02:00:00:00:01:01 dev VX dst 198.51.100.3 self static"},
 	{"host gone", func(s *kernel.State) { s.FDB = append(s.FDB[:1:1], s.FDB[2]) },
 		"bridge -n shared fdb del 00:00:00:00:00:00 dev VX dst 198.51.100.3 self\n" +
 			"bridge -n shared fdb del 02:00:00:00:01:02 dev VX dst 198.51.100.3 self\n" +
@@ -249,4 +249,27 @@ func TestSetWaitsItsTurn(t *testing.T) {
 		t.Errorf("owners: %v", got)
 	}
 	h.set(t, "network b", kernel.State{})
+}
+
+// After Close nobody waits, whatever his context: neither who was waiting before nor who comes later.
+func TestNobodyWaitsAfterClose(t *testing.T) {
+	h := newHost(t)
+	release := h.Busy()
+	waiting, closed := make(chan error), make(chan struct{})
+	go func() { waiting <- h.Set(context.Background(), "network a", network(t)) }()
+	go func() { h.Close(); close(closed) }()
+	release()
+	<-closed
+	if err := <-waiting; err != nil && !errors.Is(err, kernel.ErrClosed) { // it may have had its turn before
+		t.Errorf("who waited: %v", err)
+	}
+	if err := h.Set(context.Background(), "network a", network(t)); !errors.Is(err, kernel.ErrClosed) {
+		t.Errorf("who came later: %v", err)
+	}
+	if _, err := h.Owners(context.Background()); !errors.Is(err, kernel.ErrClosed) {
+		t.Errorf("who asked: %v", err)
+	}
+	if err := h.Kernel.Run(context.Background()); !errors.Is(err, kernel.ErrClosed) {
+		t.Errorf("who would keep: %v", err)
+	}
 }

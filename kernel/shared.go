@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 
 	"github.com/vishvananda/netns"
@@ -36,16 +35,20 @@ func (k *Kernel) prepareShared(needed bool) error {
 	if err != nil {
 		return fmt.Errorf("namespace %s: %w", Shared, err)
 	}
-	if k.shared != nil && (!fd.IsOpen() || !fd.Equal(k.shared.fd)) { // unmounted or replaced by others
+	if k.shared != nil && fd.IsOpen() && !fd.Equal(k.shared.fd) { // replaced by others
 		k.shared.close()
 		k.shared = nil
 		k.forget()
 	}
 	switch {
+	case k.shared != nil && !fd.IsOpen():
+		if err := k.pinAgain(); err != nil {
+			return fmt.Errorf("namespace %s: %w", Shared, err)
+		}
 	case k.shared != nil:
 		_ = fd.Close()
 	case fd.IsOpen():
-		if k.shared, err = openSpace(Shared, fd); err != nil {
+		if err := k.openShared(fd); err != nil {
 			return err
 		}
 		k.forget()
@@ -54,7 +57,7 @@ func (k *Kernel) prepareShared(needed bool) error {
 		if fd, err = k.makeShared(); err != nil {
 			return fmt.Errorf("namespace %s: %w", Shared, err)
 		}
-		if k.shared, err = openSpace(Shared, fd); err != nil {
+		if err := k.openShared(fd); err != nil {
 			return err
 		}
 		k.log.WithField("namespace", k.pin()).Info("made the namespace of bridges and VXLAN devices")
@@ -64,8 +67,52 @@ func (k *Kernel) prepareShared(needed bool) error {
 	if !needed {
 		return nil
 	}
-	if err := inside(k.shared.fd, k.secure); err != nil {
+	var changed []string
+	err = inside(k.shared.fd, func() (err error) { changed, err = k.secure(); return err })
+	if len(changed) != 0 {
+		k.counted.add("sysctl", len(changed))
+		k.log.WithField("namespace", k.pin()).Warnf("repaired what somebody else had changed: %s must be 0", strings.Join(changed, ", "))
+	}
+	if err != nil {
 		return fmt.Errorf("namespace %s: %w", Shared, err)
+	}
+	return nil
+}
+
+// openShared takes fd over.
+func (k *Kernel) openShared(fd netns.NsHandle) error {
+	sp, err := openSpace(Shared, fd)
+	if err != nil {
+		return err
+	}
+	if k.listening {
+		if err := sp.listen(k.heard, k.doubts.all); err != nil {
+			sp.close()
+			return err
+		}
+	}
+	k.shared = sp
+	return nil
+}
+
+// pinAgain pins the namespace that is open here: somebody has unmounted it, and it would end with this process.
+func (k *Kernel) pinAgain() error {
+	if err := k.makePin(); err != nil {
+		return err
+	}
+	if err := inside(k.shared.fd, k.mountPin); err != nil {
+		return errors.Join(err, k.removePin())
+	}
+	k.counted.add("namespace", 1)
+	k.log.WithField("namespace", k.pin()).Warn("repaired what somebody else had changed: the namespace was not pinned any more")
+	return nil
+}
+
+// mountPin pins the namespace of the calling thread. The mount point is on a shared mount, which carries it to the host. What is
+// mounted is the namespace, not the path: it stays when the thread ends.
+func (k *Kernel) mountPin() error {
+	if err := unix.Mount(ownNS, k.pin(), "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("mount --bind %s %s: %w", ownNS, k.pin(), err)
 	}
 	return nil
 }
@@ -114,13 +161,11 @@ func (k *Kernel) makeShared() (netns.NsHandle, error) {
 	}
 	var fd netns.NsHandle
 	err := fresh(func() error {
-		if err := k.secure(); err != nil {
+		if _, err := k.secure(); err != nil {
 			return err
 		}
-		// The mount point is on a shared mount, which carries it to the host. What is mounted is the namespace, not
-		// the path: it stays when the thread ends.
-		if err := unix.Mount(ownNS, k.pin(), "", unix.MS_BIND, ""); err != nil {
-			return fmt.Errorf("mount --bind %s %s: %w", ownNS, k.pin(), err)
+		if err := k.mountPin(); err != nil {
+			return err
 		}
 		var err error
 		fd, err = netns.GetFromPath(ownNS)
@@ -130,20 +175,6 @@ func (k *Kernel) makeShared() (netns.NsHandle, error) {
 		return netns.None(), errors.Join(err, k.removePin())
 	}
 	return fd, nil
-}
-
-// fresh runs f in a new network namespace, on a thread that is thrown away: it never belongs anywhere else.
-func fresh(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the runtime ends the thread with the goroutine
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("unshare --net: %w", err)
-			return
-		}
-		done <- f()
-	}()
-	return <-done
 }
 
 // makePin makes the empty file to mount over. One that is there is the rest of a mount: it is taken away and made anew
@@ -167,8 +198,8 @@ func (k *Kernel) makePin() error {
 	return f.Close()
 }
 
-// secure writes sharedSysctls where they differ, in the namespace of the calling thread.
-func (k *Kernel) secure() error {
+// secure writes sharedSysctls where they differ, in the namespace of the calling thread, and says which did.
+func (k *Kernel) secure() (changed []string, err error) {
 	for _, key := range sharedSysctls {
 		value, err := k.proc.read(key)
 		if errors.Is(err, unix.ENOENT) || err == nil && value == "0" {
@@ -178,10 +209,11 @@ func (k *Kernel) secure() error {
 			err = k.proc.write(key, "0")
 		}
 		if err != nil {
-			return fmt.Errorf("sysctl -w %s=0: %w", key, err)
+			return changed, fmt.Errorf("sysctl -w %s=0: %w", key, err)
 		}
+		changed = append(changed, key)
 	}
-	return nil
+	return changed, nil
 }
 
 // dropShared removes our namespace when nothing of ours is left in it.
@@ -203,6 +235,10 @@ func (k *Kernel) dropShared(s *scope) error {
 	}
 	k.shared.close()
 	k.shared = nil
+	k.raised = false
+	if err := k.restoreLimits(); err != nil {
+		k.log.WithError(err).Warn("the limits of the neighbour tables are not as they were before")
+	}
 	if err := k.removePin(); err != nil {
 		return fmt.Errorf("namespace %s: %w", Shared, err)
 	}

@@ -22,6 +22,8 @@ type space struct {
 	fd      netns.NsHandle
 	handle  *netlink.Handle // for what the library has a good call of
 	sockets map[int]*nl.SocketHandle
+	bulk    *bulk // nil: not yet opened
+	ears    []*ear
 	frames  int // socket that sends whole frames; 0: not yet opened
 }
 
@@ -78,6 +80,8 @@ func (sp *space) close() {
 	for _, socket := range sp.sockets {
 		socket.Close()
 	}
+	sp.stopListening()
+	sp.bulk.close()
 	if sp.frames != 0 {
 		_ = unix.Close(sp.frames)
 		sp.frames = 0
@@ -123,9 +127,30 @@ func (sp *space) list(kind int, answer uint16, data ...nl.NetlinkRequestData) ([
 	})
 }
 
-// inside runs f on a thread that is in the namespace, and waits for it. A thread that cannot be brought back is thrown away:
-// the runtime ends a thread whose goroutine ends while locked to it.
+// inside runs f on a thread that is in the namespace, and waits for it.
 func inside(fd netns.NsHandle, f func() error) error {
+	return elsewhere(func() error {
+		if err := netns.Set(fd); err != nil {
+			return fmt.Errorf("entering a network namespace: %w", err)
+		}
+		return nil
+	}, f)
+}
+
+// fresh runs f on a thread that is in a new network namespace.
+func fresh(f func() error) error {
+	return elsewhere(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("unshare --net: %w", err)
+		}
+		return nil
+	}, f)
+}
+
+// elsewhere lets a thread enter another network namespace, runs f there, brings the thread back and waits for all that. One
+// that cannot be brought back is thrown away: the runtime ends a thread whose goroutine ends while locked to it. That is not
+// the way for all of them: the process's first thread is never ended, and would keep the namespace for as long as we run.
+func elsewhere(enter, f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
@@ -136,9 +161,9 @@ func inside(fd netns.NsHandle, f func() error) error {
 			return
 		}
 		defer old.Close()
-		if err := netns.Set(fd); err != nil {
+		if err := enter(); err != nil {
 			runtime.UnlockOSThread()
-			done <- fmt.Errorf("entering a network namespace: %w", err)
+			done <- err
 			return
 		}
 		err = f()

@@ -98,10 +98,10 @@ type Route struct {
 	Via netip.Addr
 }
 
-// FDB is one static forwarding entry of a VXLAN device: `bridge fdb replace MAC dev DEV dst VTEP self permanent`. With
+// FDB is one static forwarding entry of a VXLAN device: `bridge fdb replace MAC dev DEV dst VTEP self static`. With
 // MAC zero it is one of the destinations of broadcast and unknown frames (`bridge fdb append`). With Bridge set, the
-// entry of the bridge that leads to the device is written as well (`bridge fdb replace MAC dev DEV master static`), which
-// neigh_suppress asks for.
+// entry of the bridge that leads to the device is written as well (`… self master static`), which neigh_suppress asks for.
+// Without Dst the entry is the bridge's alone (`… master static`), and Dev any port.
 type FDB struct {
 	NS     NS
 	Dev    string
@@ -136,6 +136,8 @@ const (
 	Prerouting Chain = "prerouting"
 	// Forward is `type filter hook forward priority -1`: before Docker's chains.
 	Forward Chain = "forward"
+	// Output is `type filter hook output priority raw` (-300): before conntrack.
+	Output Chain = "output"
 )
 
 // Verdict is what a Rule does.
@@ -144,6 +146,8 @@ type Verdict string
 const (
 	Accept Verdict = "accept"
 	Drop   Verdict = "drop"
+	// NoTrack keeps a packet from conntrack, and lets it go on to the next rule.
+	NoTrack Verdict = "notrack"
 )
 
 // Rule is one rule of our nft table in a namespace. Every condition that is set must match. Rules of one owner keep their
@@ -153,8 +157,10 @@ type Rule struct {
 	Chain   Chain
 	UDPPort uint16       // udp dport
 	VNI     uint32       // VXLAN network identifier: `@th,96,24`, RFC 7348 section 5; 0: any
+	VNIFrom uint32       // at least this one; 0: any
 	NotFrom []netip.Addr // source is none of these
 	To      []netip.Addr // destination is one of these
+	Astray  bool         // the way back to the source is by another device (`fib saddr . iif oif missing`); in Prerouting only
 	Verdict Verdict
 }
 

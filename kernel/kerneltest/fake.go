@@ -50,6 +50,36 @@ func (f *Fake) Set(ctx context.Context, owner string, want kernel.State) error {
 	return nil
 }
 
+// Remove is as the method of kernel.Kernel, and one call.
+func (f *Fake) Remove(ctx context.Context, owners ...string) error {
+	if err := ctx.Err(); err != nil || len(owners) == 0 {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.count(); err != nil {
+		return err
+	}
+	for _, owner := range owners {
+		delete(f.states, owner)
+		delete(f.waiting, owner)
+	}
+	return nil
+}
+
+// Run is as the method of kernel.Kernel: nobody changes what is in memory.
+func (f *Fake) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
+
+// Stats is as the method of kernel.Kernel, of which Sets alone are counted.
+func (f *Fake) Stats() kernel.Stats {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return kernel.Stats{Sets: uint64(f.calls)}
+}
+
 // Owners is as the method of kernel.Kernel.
 func (f *Fake) Owners(ctx context.Context) ([]kernel.Owned, error) {
 	if err := ctx.Err(); err != nil {
@@ -85,7 +115,7 @@ func (f *Fake) count() error {
 	return nil
 }
 
-// FailNth makes the nth call from now fail with err, counted from 1 over Set and Owners, and change nothing. With n 0 none
+// FailNth makes the nth call from now fail with err, counted from 1 over Set, Remove and Owners, and change nothing. With n 0 none
 // fails.
 func (f *Fake) FailNth(n int, err error) {
 	f.mu.Lock()
