@@ -93,6 +93,36 @@ func (v View) Owner(network string, addr netip.Addr) (Block, bool) {
 	return owner, owner.Prefix.IsValid()
 }
 
+// Owners answers Owner for many addresses of one network.
+type Owners struct {
+	nodes map[netip.Prefix]string
+	bits  [129]bool // lengths that there are
+}
+
+// Owners of a network's blocks.
+func (v View) Owners(network string) Owners {
+	o := Owners{nodes: map[netip.Prefix]string{}}
+	for _, b := range v.Blocks(network) {
+		o.nodes[b.Prefix.Masked()] = b.Node
+		o.bits[b.Prefix.Bits()] = true
+	}
+	return o
+}
+
+// Of returns the node that has the longest block around an address; "" stands for one that is not understood.
+func (o Owners) Of(addr netip.Addr) (node string, ok bool) {
+	for bits := addr.BitLen(); bits >= 0; bits-- {
+		if !o.bits[bits] {
+			continue
+		}
+		p, _ := addr.Prefix(bits) // fails only for lengths that the family has not
+		if node, ok = o.nodes[p]; ok {
+			return node, true
+		}
+	}
+	return "", false
+}
+
 // NodeName is the name of a node for sentences; its id if the facts do not have it.
 func (v View) NodeName(id string) string {
 	for _, n := range v.registered() {
@@ -270,7 +300,7 @@ func claim(ctx context.Context, c proposer, network string, choose func(View) (n
 	}
 }
 
-// freeBlock looks for a block that nobody has. Among n+1 blocks one is free if n are taken.
+// freeBlock looks for a block that nobody has, and that no node which was left behind may have without our knowing it.
 func freeBlock(v View, network string, s Subnet, l layout, node string) (netip.Prefix, error) {
 	taken := map[netip.Prefix]string{}
 	for _, b := range v.Blocks(network) {
@@ -278,6 +308,21 @@ func freeBlock(v View, network string, s Subnet, l layout, node string) (netip.P
 			taken[b.Prefix] = b.Node
 		}
 	}
+	for _, lost := range v.leftBehindAll() {
+		for range l.margin() {
+			if p, ok := l.next(s, network, lost, taken); ok {
+				taken[p] = lost
+			}
+		}
+	}
+	if p, ok := l.next(s, network, node, taken); ok {
+		return p, nil
+	}
+	return netip.Prefix{}, allTaken(v, s, taken)
+}
+
+// next is the block that a node claims next, if those are taken. Among n+1 blocks one is free if n are taken.
+func (l layout) next(s Subnet, network, node string, taken map[netip.Prefix]string) (netip.Prefix, bool) {
 	h := fnv.New64a()
 	h.Write([]byte(network + " " + node)) // never fails
 	start := h.Sum64() % l.count
@@ -285,11 +330,16 @@ func freeBlock(v View, network string, s Subnet, l layout, node string) (netip.P
 	for i := range min(l.count, uint64(len(taken))+useless+1) {
 		p := l.block((start + i) % l.count)
 		if _, ok := taken[p]; !ok && !l.useless(s, p) {
-			return p, nil
+			return p, true
 		}
 	}
-	return netip.Prefix{}, allTaken(v, s, taken)
+	return netip.Prefix{}, false
 }
+
+// margin is how many blocks are kept for each node that was left behind when the cluster was recovered, where it would have
+// claimed them: the copy that was gone on from may lack its last claims. Four times what a node claims ahead, but no more than
+// an eighth of all.
+func (l layout) margin() uint64 { return min(16, l.count/8) }
 
 // allTaken is the error that says who has the blocks of a subnet.
 func allTaken(v View, s Subnet, taken map[netip.Prefix]string) error {

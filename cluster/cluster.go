@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
@@ -44,6 +45,7 @@ type Config struct {
 	Logger     *logrus.Logger // nil: discard
 
 	timing timing // zero: defaultTiming
+	probe  probe  // of tests; nil: hostLives
 }
 
 // registered is a node that the gossip should know: it has a fact, or has answered while this node was not yet a member.
@@ -68,6 +70,7 @@ type member struct {
 	RaftPort  uint16
 	Alive     bool
 	Suspended bool
+	Silent    time.Time // since when, if it is not alive; zero: it was not heard in this run
 }
 
 // Row is what one other node has published in a network.
@@ -93,16 +96,20 @@ type Cluster struct {
 	all       wakers          // of Watch
 	own       wakers          // of what this file's loops wait for: facts, leadership, state
 	life      context.Context // of Run
+	asks      chan struct{}   // wakes who asks the others about the cluster
 	broken    chan struct{}   // closed when raft may go on although its store is broken: it is being shut down
 
-	mu        sync.Mutex
-	state     State
-	reason    string
-	clusterID string
-	node      *raftNode           // nil: raft does not run
-	met       map[string]greeting // by id: nodes that have answered and are not where the facts say, or not in them
-	leaving   bool
-	gone      chan struct{} // closed when this node has left
+	mu         sync.Mutex
+	state      State
+	reason     string
+	clusterID  string
+	generation string              // of the log that this node has a copy of
+	outdated   verdict             // what became of that generation, if it is over
+	node       *raftNode           // nil: raft does not run
+	met        map[string]greeting // by id: nodes that have answered and are not where the facts say, or not in them
+	leaving    bool
+	gone       chan struct{} // closed when this node has left
+	anew       chan struct{} // closed when Run shall return ErrAgain
 
 	founder atomic.Bool // its own address stands first in JOIN, and it is in no cluster
 }
@@ -123,7 +130,7 @@ func New(cfg Config) (*Cluster, error) {
 	}
 	c := &Cluster{
 		cfg: cfg, timing: cfg.timing, targets: targets, log: cfg.Logger, raftLog: newRaftLog(cfg.Logger),
-		broken: make(chan struct{}), gone: make(chan struct{}), met: map[string]greeting{}, state: Joining,
+		gone: make(chan struct{}), anew: make(chan struct{}), asks: make(chan struct{}, 1), met: map[string]greeting{}, state: Joining,
 	}
 	c.alarms = &alarms{lasts: cfg.timing.alarm, onChange: c.all.wake}
 	d, err := c.load()
@@ -137,23 +144,32 @@ func New(cfg Config) (*Cluster, error) {
 	if id, ok := cfg.Log.Get(keyCluster); ok {
 		c.clusterID = string(id)
 	}
+	generation, _ := cfg.Log.Get(keyGeneration)
+	c.generation = string(generation)
 	creds, err := newCredentials(cfg.Secret, d.key)
 	if err != nil {
 		return nil, err
 	}
 	c.transport = newTransport(netip.AddrPortFrom(cfg.Advertise, cfg.RaftPort), creds, c.alarms, c.log)
 	c.transport.refuse = c.refusePeer
-	if err := c.makeGossip(); err != nil {
+	c.transport.twin = func(from netip.Addr) { c.gossip.twinAt(from) }
+	c.transport.setGeneration(c.generation)
+	if err := c.makeGossip(creds); err != nil {
 		return nil, err
 	}
+	c.transport.friend = c.gossip.contacts.isPlace
 	c.transport.handle(alpnRaft, c.serveRaft)
 	c.transport.handle(alpnRPC, c.serveRPC)
 	c.transport.handle(alpnPull, c.gossip.servePull)
 	return c, nil
 }
 
-// Run takes part in the cluster until ctx ends. It withdraws nothing: the others keep what this node told them. After it
-// returns nothing runs.
+// ErrAgain: what this node has on its disk is not what it was when New read it, since the cluster was recovered or this node
+// begins anew. Run returns it, and wants a new Cluster in place of this one.
+var ErrAgain = errors.New("this node's part in the cluster begins again")
+
+// Run takes part in the cluster until ctx ends, or returns ErrAgain. It withdraws nothing: the others keep what this node
+// told them. After it returns nothing runs.
 func (c *Cluster) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	c.life = ctx
@@ -169,12 +185,13 @@ func (c *Cluster) live(ctx context.Context) error {
 		c.enter(ctx)
 	}
 	if c.cluster() != "" && !c.hasLeft() && ctx.Err() == nil {
-		if err := c.takePart(ctx); err != nil {
+		if err := c.belong(ctx); err != nil {
 			return err
 		}
 	}
 	select { // one that was refused may still leave
 	case <-c.gone:
+	case <-c.anew:
 	case <-ctx.Done():
 	}
 	if c.hasLeft() {
@@ -182,10 +199,32 @@ func (c *Cluster) live(ctx context.Context) error {
 			// The next start hears from the others that this node has left, and tries again.
 			c.alarms.hold("discard", "the state of the node that has left could not be removed: "+err.Error())
 		}
-		c.setState(Left, "the next start of the plugin joins as a new node")
+		c.setState(Left, "`carrick join` here, or the next start of the plugin, makes this host a new node")
 	}
-	<-ctx.Done()
+	select {
+	case <-c.anew:
+		return ErrAgain
+	case <-ctx.Done():
+	}
 	return nil
+}
+
+// beginAgain ends Run with ErrAgain.
+func (c *Cluster) beginAgain() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !closed(c.anew) {
+		close(c.anew)
+	}
+}
+
+func closed(ch <-chan struct{}) bool {
+	select {
+	case <-ch:
+		return true
+	default:
+		return false
+	}
 }
 
 // runGossip ends with ctx, or when this node leaves.
@@ -267,8 +306,8 @@ func (c *Cluster) serveRaft(conn *tls.Conn, _ string) {
 // refusePeer says why a node's connection is not served. Nodes that are not registered are: a node that was away may meet a
 // leader that it has never heard of.
 func (c *Cluster) refusePeer(id string) error {
-	if f, ok := c.View().fence(id); ok {
-		return fmt.Errorf("node %s was %s", id, f)
+	if how, ok := c.View().outcast(id); ok {
+		return fmt.Errorf("node %s was %s", id, how)
 	}
 	return nil
 }

@@ -25,7 +25,7 @@ func quick() timing {
 	return timing{
 		found: 400 * time.Millisecond, poll: 50 * time.Millisecond, heartbeat: 300 * time.Millisecond,
 		lease: 200 * time.Millisecond, propose: 8 * time.Second, tend: 50 * time.Millisecond, contact: 200 * time.Millisecond,
-		alarm: 2 * time.Second,
+		gone: 500 * time.Millisecond, alarm: 2 * time.Second,
 	}
 }
 
@@ -83,10 +83,13 @@ func (m *memKV) fail(err error) {
 // testNode is a host of a test: what is on its disk, and the Cluster while it is up.
 type testNode struct {
 	t    *testing.T
+	lab  *lab
 	cfg  Config
 	kv   *memKV
 	c    *Cluster
 	stop func()
+	done chan struct{} // closed when Run has ended
+	err  error         // what it ended with
 }
 
 // lab makes hosts that share a secret.
@@ -94,15 +97,38 @@ type lab struct {
 	t      *testing.T
 	secret string
 	next   byte
+
+	mu  sync.Mutex
+	off map[netip.Addr]bool // hosts without power: all are on this machine, whose kernel would answer for them
 }
 
-func newLab(t *testing.T) *lab { return &lab{t: t, secret: GenerateSecret()} }
+func newLab(t *testing.T) *lab {
+	return &lab{t: t, secret: GenerateSecret(), off: map[netip.Addr]bool{}}
+}
+
+func (l *lab) power(on bool, addr netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.off[addr] = !on
+}
+
+func (l *lab) lives(_ context.Context, addr netip.AddrPort) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.off[addr.Addr()]
+}
+
+// powerOff is the end of the host without a word. It is on again when it is up.
+func (n *testNode) powerOff() {
+	n.lab.power(false, n.cfg.Advertise)
+	n.stop()
+}
 
 // host is the next one: node-2 on 127.0.0.2 and so on, each with an address of its own, which is not up yet.
 func (l *lab) host(join ...string) *testNode {
 	l.next++
 	addr := netip.AddrFrom4([4]byte{127, 0, 0, l.next + 1})
-	n := &testNode{t: l.t, kv: newMemKV()}
+	n := &testNode{t: l.t, lab: l, kv: newMemKV()}
 	gossip, port := freePort(l.t, addr), freePort(l.t, addr)
 	for gossip == port {
 		port = freePort(l.t, addr)
@@ -110,7 +136,7 @@ func (l *lab) host(join ...string) *testNode {
 	n.cfg = Config{
 		Secret: []byte(l.secret), Join: join, Advertise: addr, Name: fmt.Sprintf("node-%d", l.next+1),
 		GossipPort: gossip, RaftPort: port, Dir: l.t.TempDir(), Log: n.kv, Version: "test",
-		Logger: testLogger(l.t, fmt.Sprintf("node-%d", l.next+1)), timing: quick(),
+		Logger: testLogger(l.t, fmt.Sprintf("node-%d", l.next+1)), timing: quick(), probe: l.lives,
 	}
 	return n
 }
@@ -161,16 +187,20 @@ func (n *testNode) up() *testNode {
 	if err != nil {
 		n.t.Fatalf("%s: %v", n.cfg.Name, err)
 	}
+	n.lab.power(true, n.cfg.Advertise)
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- c.Run(ctx) }()
-	n.c = c
+	n.c, n.done = c, make(chan struct{})
+	done := n.done
+	go func() {
+		defer close(done)
+		n.err = c.Run(ctx)
+	}()
 	n.stop = sync.OnceFunc(func() {
 		cancel()
 		select {
-		case err := <-done:
-			if err != nil && !errors.Is(err, context.Canceled) {
-				n.t.Errorf("%s: Run: %v", n.cfg.Name, err)
+		case <-done:
+			if n.err != nil && !errors.Is(n.err, context.Canceled) {
+				n.t.Errorf("%s: Run: %v", n.cfg.Name, n.err)
 			}
 		case <-time.After(patience):
 			n.t.Errorf("%s: Run does not end", n.cfg.Name)
@@ -178,6 +208,21 @@ func (n *testNode) up() *testNode {
 	})
 	n.t.Cleanup(n.stop)
 	return n
+}
+
+// again waits until the node wants to begin again, and does what the plugin does then.
+func (n *testNode) again() *testNode {
+	n.t.Helper()
+	select {
+	case <-n.done:
+	case <-time.After(patience):
+		n.t.Fatalf("%s: does not begin again: %+v", n.cfg.Name, n.c.Status())
+	}
+	if !errors.Is(n.err, ErrAgain) {
+		n.t.Fatalf("%s: Run: %v, want ErrAgain", n.cfg.Name, n.err)
+	}
+	n.err = nil
+	return n.up()
 }
 
 func allUp(nodes []*testNode) {

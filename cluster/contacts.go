@@ -16,17 +16,22 @@ type contacts struct {
 	mu      sync.Mutex
 	cluster string // this node's; "" while it belongs to none
 	all     map[string]*contact
+	lives   map[uint64]int // those of all, with how many have each
 	twins   map[string]*twin
 	foreign map[string]netip.Addr // cluster id, one who belongs to it
 	strange map[netip.Addr]string // nodes that cannot be understood, and why
+
+	credulous bool // a seam for tests: a node is where memberlist was told
 }
 
 // contact is one other node.
 type contact struct {
 	id, name string
-	heard    netip.AddrPort // where its gossip was last heard
+	heard    netip.AddrPort // where its gossip is, as somebody with the key has said
+	met      netip.AddrPort // its cluster port, where it has proved that it is there
 	fresh    bool           // and that was in this run
-	port     uint16         // of its cluster port
+	port     uint16         // of its cluster port, as was said
+	life     uint64         // in which it seals its datagrams; 0: not known
 	cluster  string
 	epoch    uint64 // that it is ready to be asked about; 0: none
 	unasked  bool   // it has joined, or begun an epoch, and must be asked for all its rows
@@ -35,6 +40,7 @@ type contact struct {
 	gone      chan struct{} // closed when it stops being alive
 	suspended bool
 	since     time.Time  // when it was suspended
+	silent    time.Time  // when memberlist took it for dead; zero: it was not heard in this run
 	answers   netip.Addr // while it is not alive: where its host answers
 	probing   bool
 	probed    time.Time // when the last probe began
@@ -44,14 +50,8 @@ type contact struct {
 	tried   time.Time // the last attempt to join it
 }
 
-// twin is an id that was seen at two addresses.
-type twin struct {
-	addr        netip.AddrPort // the one that memberlist refused
-	first, last time.Time
-}
-
 func newContacts(self string) *contacts {
-	return &contacts{self: self, all: map[string]*contact{}, twins: map[string]*twin{}, foreign: map[string]netip.Addr{}, strange: map[netip.Addr]string{}}
+	return &contacts{self: self, all: map[string]*contact{}, lives: map[uint64]int{}, twins: map[string]*twin{}, foreign: map[string]netip.Addr{}, strange: map[netip.Addr]string{}}
 }
 
 func (c *contacts) get(id string) *contact {
@@ -68,20 +68,24 @@ func closedChan() chan struct{} {
 }
 
 // known takes over what a node says about itself. It tells whether the node has moved; an address without a port
-// does not say where it is.
-func (n *contact) known(m meta, gossip netip.AddrPort) bool {
+// does not say where it is. The caller holds mu.
+func (c *contacts) known(n *contact, m meta, gossip netip.AddrPort) bool {
 	if gossip.Port() == 0 {
 		gossip = n.heard
 	}
 	moved := n.heard != gossip || n.port != m.port || n.name != m.name
-	n.name, n.heard, n.fresh, n.port, n.cluster = m.name, gossip, gossip.IsValid(), m.port, m.cluster
+	n.name, n.heard, n.port, n.cluster = m.name, gossip, m.port, m.cluster
+	if m.life != 0 {
+		c.setLife(n, m.life)
+	}
 	if m.epoch != n.epoch {
 		n.epoch, n.unasked = m.epoch, true
 	}
 	return moved
 }
 
-// joined: memberlist has found a node alive.
+// joined: memberlist has found a node alive. One that was suspended stays so until its host answers: what memberlist was
+// told may be old, or a lie.
 func (c *contacts) joined(id string, m meta, gossip netip.AddrPort) {
 	if id == c.self {
 		return
@@ -89,12 +93,11 @@ func (c *contacts) joined(id string, m meta, gossip netip.AddrPort) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := c.get(id)
-	n.known(m, gossip)
+	c.known(n, m, gossip)
 	n.unasked = true
 	if !n.alive {
-		n.alive, n.gone = true, make(chan struct{})
+		n.alive, n.gone, n.probed = true, make(chan struct{}), time.Time{}
 	}
-	n.suspended = false
 }
 
 // updated: a node has changed what it says of itself.
@@ -104,7 +107,7 @@ func (c *contacts) updated(id string, m meta, gossip netip.AddrPort) bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.get(id).known(m, gossip)
+	return c.known(c.get(id), m, gossip)
 }
 
 // left: memberlist takes a node for dead.
@@ -112,45 +115,9 @@ func (c *contacts) left(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if n := c.all[id]; n != nil && n.alive {
-		n.alive, n.answers, n.probed = false, netip.Addr{}, time.Time{}
+		n.alive, n.answers, n.probed, n.silent = false, netip.Addr{}, time.Time{}, time.Now()
 		close(n.gone)
 	}
-}
-
-// conflict: an id that lives at one address was heard from another.
-func (c *contacts) conflict(id string, other netip.AddrPort, now time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	t := c.twins[id]
-	if t == nil || now.Sub(t.last) > twinForgotten {
-		t = &twin{first: now}
-		c.twins[id] = t
-	}
-	t.addr, t.last = other, now
-}
-
-const (
-	// twinForgotten is how long a conflict is remembered: memberlist repeats it with each push/pull, every 30 s.
-	twinForgotten = 90 * time.Second
-	// twinProven is how long a conflict must last until it is two hosts with one identity rather than one that has moved,
-	// for the old address is given up when the node is found dead there, within 12 s (reliability of memberlist at N=50).
-	twinProven = 2 * time.Minute
-)
-
-// twinned returns the ids that two hosts use at the same time, with the second address.
-func (c *contacts) twinned(now time.Time) map[string]netip.AddrPort {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	found := map[string]netip.AddrPort{}
-	for id, t := range c.twins {
-		switch {
-		case now.Sub(t.last) > twinForgotten:
-			delete(c.twins, id)
-		case t.last.Sub(t.first) > twinProven:
-			found[id] = t.addr
-		}
-	}
-	return found
 }
 
 // refuse says why a node may not take part; "" if it may.
@@ -163,8 +130,12 @@ func (c *contacts) refuse(id, cluster string, addr netip.Addr) string {
 		}
 		return "belongs to cluster " + cluster
 	}
-	if n := c.all[id]; n != nil && n.fact.Forgotten {
-		return "was forgotten"
+	n := c.all[id]
+	switch {
+	case n != nil && n.fact.Forgotten:
+		return "was taken out of the cluster, or left behind"
+	case n == nil && c.strays() >= maxStrays:
+		return "is not registered, like too many others"
 	}
 	return ""
 }
@@ -275,6 +246,7 @@ func (c *contacts) setFacts(cluster string, nodes []registered) (forgotten []str
 		changed = changed || n.fact != r
 		n.fact, n.hasFact = r, true
 		if r.Forgotten {
+			c.setLife(n, 0)
 			forgotten = append(forgotten, r.ID)
 		}
 	}
@@ -286,16 +258,16 @@ func (c *contacts) setFacts(cluster string, nodes []registered) (forgotten []str
 	return forgotten, changed
 }
 
-// where a node is: where it is heard while it is alive, else where its host answers, else as in places.
+// where a node is: where its host answers while the node does not, else as in places.
 func (n *contact) where() (addr netip.Addr, port uint16) {
 	port = n.port
 	if port == 0 {
 		port = n.fact.RaftPort
 	}
-	switch {
-	case n.alive:
-		return n.heard.Addr(), port
-	case n.answers.IsValid():
+	if n.fresh {
+		port = n.met.Port()
+	}
+	if !n.alive && n.answers.IsValid() {
 		return n.answers, port
 	}
 	if places := n.places(); len(places) > 0 {
@@ -304,14 +276,17 @@ func (n *contact) where() (addr netip.Addr, port uint16) {
 	return netip.Addr{}, port
 }
 
-// places where a node that is not alive may be, the likeliest first: where it was heard in this run, where the facts say,
-// where it was heard before.
+// places where a node may be, the likeliest first: where it was met in this run, where the facts say, where it was met
+// before. What memberlist was told counts only when there is nothing else: it would lead traffic to whoever has the key.
 func (n *contact) places() []netip.Addr {
-	places := []netip.Addr{n.fact.Addr, n.heard.Addr()}
+	places := []netip.Addr{n.fact.Addr, n.met.Addr()}
 	if n.fresh {
 		slices.Reverse(places)
 	}
 	places = slices.DeleteFunc(places, func(a netip.Addr) bool { return !a.IsValid() })
+	if len(places) == 0 && n.heard.IsValid() {
+		places = append(places, n.heard.Addr())
+	}
 	return slices.Compact(places)
 }
 
@@ -324,11 +299,10 @@ func (c *contacts) members() []member {
 		if n.fact.Forgotten || c.isForeign(n.cluster) {
 			continue
 		}
-		m := member{ID: id, Name: cmp.Or(n.fact.Name, n.name), Alive: n.alive, Suspended: n.suspended}
-		if n.alive {
-			m.Name = n.name
+		m := member{ID: id, Name: cmp.Or(n.fact.Name, n.name), Alive: n.alive, Suspended: n.suspended, Silent: n.silent}
+		if m.Addr, m.RaftPort = n.where(); c.credulous && n.alive {
+			m.Addr = n.heard.Addr()
 		}
-		m.Addr, m.RaftPort = n.where()
 		all = append(all, m)
 	}
 	slices.SortFunc(all, func(a, b member) int { return cmp.Compare(a.ID, b.ID) })
@@ -351,7 +325,7 @@ func (c *contacts) unreachable(now time.Time) (targets []netip.AddrPort) {
 	next.tried = now
 	targets = append(targets, netip.AddrPortFrom(next.fact.Addr, next.fact.GossipPort), next.heard)
 	if t := c.twins[next.id]; t != nil {
-		targets = append(targets, t.addr)
+		targets = append(targets, netip.AddrPortFrom(t.there.Addr(), next.fact.GossipPort))
 	}
 	targets = slices.DeleteFunc(targets, func(a netip.AddrPort) bool { return !a.Addr().IsValid() || a.Port() == 0 })
 	slices.SortFunc(targets, netip.AddrPort.Compare)

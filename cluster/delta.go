@@ -122,6 +122,7 @@ func (r *remoteRow) unshare() {
 
 func (r *remoteRow) apply(changes []change) {
 	for _, c := range changes {
+		r.bytes += len(c.value) - len(r.records[c.key])
 		if c.value == nil {
 			delete(r.records, c.key)
 		} else {

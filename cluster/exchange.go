@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"time"
 )
 
 // pullConn is a connection to an origin, closed when the run ends.
@@ -24,15 +26,79 @@ func (c *pullConn) close() {
 func (g *gossip) connect(ctx context.Context, origin string, addr netip.AddrPort) (*pullConn, error) {
 	limited, cancel := context.WithTimeout(ctx, pullTimeout)
 	defer cancel()
-	conn, id, err := g.cfg.dial(limited, addr, alpnPull)
+	conn, err := g.dialNode(limited, origin, addr)
+	// Where it is said to be may be a lie, or not true yet.
+	if met := g.contacts.metAt(origin); err != nil && met.IsValid() && met != addr {
+		conn, err = g.dialNode(limited, origin, met)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if id != origin {
-		conn.Close()
-		return nil, fmt.Errorf("%s: is node %s, not %s", addr, id, origin)
+	f := newFrames(conn)
+	f.from = remoteAddr(conn)
+	return &pullConn{f, addr, closeWith(ctx, conn)}, nil
+}
+
+const (
+	// dialAgain is after how long another try begins beside one that has not got through: TCP sends a lost SYN again after a
+	// second (RFC 6298 section 2.1), and what is lost of the handshake after 200 ms at best. On a LAN it takes 5 ms.
+	dialAgain = 200 * time.Millisecond
+	// dialTries at once: at 10 % loss three of five tries get through without a timeout, and each has 200 ms.
+	dialTries = 4
+)
+
+type dialled struct {
+	conn net.Conn
+	err  error
+}
+
+// dialNode connects to a node, as RFC 8305 does to one of several addresses: the first try that gets through counts.
+func (g *gossip) dialNode(ctx context.Context, node string, addr netip.AddrPort) (net.Conn, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	results := make(chan dialled, dialTries)
+	next := time.NewTimer(dialAgain)
+	defer next.Stop()
+	begin := func() {
+		if !g.life.spawn(func(context.Context) { results <- g.dialOnce(ctx, node, addr) }) {
+			results <- dialled{err: errClosed}
+		}
 	}
-	return &pullConn{newFrames(conn), addr, closeWith(ctx, conn)}, nil
+	begin()
+	for begun, ended := 1, 0; ; {
+		select {
+		case <-next.C:
+			if begun < dialTries {
+				begun++
+				begin()
+				next.Reset(dialAgain)
+			}
+		case r := <-results:
+			if ended++; r.err != nil && ended < begun {
+				continue
+			}
+			g.life.spawn(func(context.Context) { // those that are late
+				for ; ended < begun; ended++ {
+					if late := <-results; late.conn != nil {
+						late.conn.Close()
+					}
+				}
+			})
+			return r.conn, r.err
+		}
+	}
+}
+
+func (g *gossip) dialOnce(ctx context.Context, node string, addr netip.AddrPort) dialled {
+	conn, id, err := g.cfg.dial(ctx, addr, alpnPull)
+	if err != nil {
+		return dialled{err: err}
+	}
+	if id != node {
+		conn.Close()
+		return dialled{err: fmt.Errorf("%s: is node %s, not %s", addr, id, node)}
+	}
+	return dialled{conn: conn}
 }
 
 // exchange asks one question and takes over the answer. It returns what is still to be asked.
@@ -112,7 +178,7 @@ type pulled struct {
 
 func (g *gossip) readAnswer(f *frames, origin string, asked int) (pulled, error) {
 	var a pulled
-	size := 0
+	size, rowSize := 0, 0
 	missing := 0 // changes of the last row
 	for first := true; ; first = false {
 		kind, payload, err := f.read(frameTimeout)
@@ -129,15 +195,19 @@ func (g *gossip) readAnswer(f *frames, origin string, asked int) (pulled, error)
 			err = errTruncated
 		case kind == frameHello:
 			if a.hello, err = decodeHello(payload); err == nil {
-				err = g.greeted(origin, a.hello)
+				err = g.greeted(origin, a.hello, f.from)
 			}
 		case kind == frameNotReady:
 			a.notReady = true
 		case kind == frameRow:
 			var d delta
+			rowSize = 0
 			d, missing, err = decodeRow(payload)
 			a.rows = append(a.rows, d)
 		case kind == frameChanges:
+			if rowSize += len(payload); rowSize > 2*maxRowBytes { // keys and values
+				return pulled{}, fmt.Errorf("answer: %w", errHuge)
+			}
 			missing, err = a.readChanges(payload, missing)
 		case kind == frameHints:
 			d := decoder{rest: payload}
@@ -170,7 +240,8 @@ func (a *pulled) readChanges(payload []byte, missing int) (int, error) {
 
 // takeOver merges an answer, and returns what must be asked again.
 func (g *gossip) takeOver(origin string, b batch, a pulled) (batch, error) {
-	left, different := newBatch(), false
+	left := newBatch()
+	var different []string
 	g.mu.Lock()
 	for _, d := range a.rows {
 		waiting, asked := b.wants[d.network]
@@ -179,16 +250,15 @@ func (g *gossip) takeOver(origin string, b batch, a pulled) (batch, error) {
 		}
 		delete(b.wants, d.network)
 		changed, err := g.table.merge(origin, d)
-		if err != nil { // it does not remember the version that we have; or we do not
+		switch {
+		case errors.Is(err, errHuge):
+			g.cfg.alarms.raise("huge "+origin, fmt.Sprintf("node %s is not listened to: %v", origin, err))
+		case err != nil: // it does not remember the version that we have; or we do not
 			left.wants[d.network], left.whole[d.network] = waiting, true
 			continue
 		}
-		different = different || changed
-		key := rowKey{d.network, origin}
-		now := g.table.version(key)
-		g.see(key, now)
-		if changed { // which may be newer than the hint that we followed
-			g.pass(hint{key, now})
+		if changed {
+			different = append(different, d.network)
 		}
 		for _, ch := range waiting {
 			close(ch)
@@ -209,9 +279,9 @@ func (g *gossip) takeOver(origin string, b batch, a pulled) (batch, error) {
 		}
 	}
 	g.receive(a.hints)
-	if different {
+	if len(different) > 0 {
 		poke(g.unsaved)
-		g.onChange()
+		g.onChange(different...)
 	}
 	if len(b.wants) > 0 {
 		b.compare, b.tell = false, nil
@@ -221,13 +291,23 @@ func (g *gossip) takeOver(origin string, b batch, a pulled) (batch, error) {
 	return left, nil
 }
 
-// greeted takes over what a node proves and says about itself, from either side of a connection.
-func (g *gossip) greeted(id string, h hello) error {
+// greeted takes over what a node proves and says about itself, from either side of a connection. A VTEP is believed from
+// where it is.
+func (g *gossip) greeted(id string, h hello, from netip.Addr) error {
+	if !from.IsValid() {
+		from = h.gossip.Addr()
+	} else if from != h.gossip.Addr() {
+		h.gossip = netip.AddrPortFrom(from, 0)
+	}
 	if why := g.contacts.refuse(id, h.cluster, h.gossip.Addr()); why != "" {
 		poke(g.said)
 		return fmt.Errorf("node %s %s", id, why)
 	}
-	moved := g.contacts.updated(id, h.meta, h.gossip)
+	moved, err := g.contacts.proved(id, h.meta, h.gossip, from)
+	if err != nil {
+		poke(g.twins)
+		return err
+	}
 	poke(g.work)
 	g.mu.Lock()
 	g.table.epochs[id] = max(g.table.epochs[id], h.epoch)

@@ -129,7 +129,7 @@ func (c *Cluster) found() error {
 	if err != nil {
 		return fmt.Errorf("found a cluster: %w", err)
 	}
-	return c.enterCluster(hex.EncodeToString(random))
+	return c.enterCluster(hex.EncodeToString(random), "")
 }
 
 // unfound removes what an attempt to found has left that was cut short, by a disk that is full for instance.
@@ -146,13 +146,18 @@ func (c *Cluster) unfound() error {
 }
 
 // enterCluster writes down which cluster this node is in, before it takes part.
-func (c *Cluster) enterCluster(id string) error {
-	if err := c.cfg.Log.Apply(Write{Key: keyCluster, Value: []byte(id)}); err != nil {
+func (c *Cluster) enterCluster(id, generation string) error {
+	writes := []Write{{Key: keyCluster, Value: []byte(id)}}
+	if generation != "" {
+		writes = append(writes, Write{Key: keyGeneration, Value: []byte(generation)})
+	}
+	if err := c.cfg.Log.Apply(writes...); err != nil {
 		return fmt.Errorf("cluster: raft's store: %w", err)
 	}
 	c.mu.Lock()
-	c.clusterID = id
+	c.clusterID, c.generation = id, generation
 	c.mu.Unlock()
+	c.transport.setGeneration(generation)
 	c.founder.Store(false)
 	c.log.WithField("cluster", id).Info("cluster: this node is in")
 	c.all.wake()

@@ -1,10 +1,7 @@
 package cluster
 
 import (
-	"fmt"
-	"maps"
 	"net/netip"
-	"os"
 	"strings"
 	"testing"
 )
@@ -56,29 +53,6 @@ func TestWaitingNodeIsFoundByTheJoinOfAnother(t *testing.T) {
 	founder.cfg.Join = []string{founder.at(), waiting.at()}
 	founder.up()
 	oneCluster(t, founder, waiting)
-}
-
-func TestCopiedDiskIsAnAlarmOnBothHosts(t *testing.T) {
-	nodes := newLab(t).hosts(2)
-	allUp(nodes)
-	oneCluster(t, nodes...)
-	first := nodes[1]
-	first.stop()
-	copied := &testNode{t: t, kv: newMemKV(), cfg: first.cfg}
-	copied.kv.data = maps.Clone(first.kv.data)
-	copied.cfg.Log, copied.cfg.Dir = copied.kv, t.TempDir()
-	if err := os.CopyFS(copied.cfg.Dir, os.DirFS(first.cfg.Dir)); err != nil {
-		t.Fatal(err)
-	}
-	copied.cfg.Advertise = netip.MustParseAddr("127.0.0.9")
-	first.cfg.Join = []string{copied.at()}
-	first.up()
-	copied.up()
-	for n, other := range map[*testNode]string{first: "127.0.0.9", copied: "127.0.0.3"} {
-		eventually(t, n.cfg.Advertise.String()+" says so", func() bool {
-			return strings.Contains(fmt.Sprint(n.c.Status().Alarms), other+" has the key of this node")
-		})
-	}
 }
 
 func TestFoundOverIPv6(t *testing.T) {

@@ -7,11 +7,16 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 )
 
 // maxPullFrame bounds what is buffered per connection, and how long one row keeps another waiting.
 const maxPullFrame = 64 << 10
+
+// keptBuffer is what a connection may keep while it waits for the next question, twice in each direction: after everybody has
+// talked to everybody, a node of a hundred has two hundred of them.
+const keptBuffer = 4 << 10
 
 // frameHeader: format version, kind, and the length of the payload as four bytes, the highest first.
 const frameHeader = 6
@@ -36,7 +41,7 @@ const (
 // frames reads and writes the frames of one connection. It is for one goroutine.
 type frames struct {
 	conn net.Conn
-	from netip.Addr // of the other end, when it called us
+	from netip.Addr // of the other end; not valid where there is none
 	r    *bufio.Reader
 	w    *bufio.Writer
 	in   []byte
@@ -44,46 +49,65 @@ type frames struct {
 }
 
 func newFrames(conn net.Conn) *frames {
-	return &frames{conn: conn, r: bufio.NewReaderSize(conn, 4<<10), w: bufio.NewWriterSize(conn, 16<<10)}
+	return &frames{conn: conn, r: bufio.NewReaderSize(conn, keptBuffer), w: bufio.NewWriterSize(conn, keptBuffer)}
 }
 
 func (f *frames) write(kind frameKind, payload []byte) error {
-	if err := f.conn.SetWriteDeadline(time.Now().Add(frameTimeout)); err != nil {
-		return err
-	}
 	var head [frameHeader]byte
-	head[0], head[1] = frameVersion, byte(kind)
-	binary.BigEndian.PutUint32(head[2:], uint32(len(payload)))
-	if _, err := f.w.Write(head[:]); err != nil {
+	if err := f.writeRaw(appendHead(head[:0], kind, len(payload))); err != nil {
 		return err
 	}
-	_, err := f.w.Write(payload)
-	return err
+	return f.writeRaw(payload)
 }
 
-// writeList writes n items into as few frames as they fit. One item is never larger than a frame, see maxValue.
-func (f *frames) writeList(kind frameKind, n int, put func(e *encoder, i int)) error {
-	f.out = f.out[:0]
-	for i := range n {
-		before := len(f.out)
-		put(&f.out, i)
-		if len(f.out) > maxPullFrame {
-			if err := f.write(kind, f.out[:before]); err != nil {
-				return err
-			}
-			f.out = append(f.out[:0], f.out[before:]...)
+// writeRaw writes frames that are encoded already.
+func (f *frames) writeRaw(encoded []byte) error {
+	for piece := range slices.Chunk(encoded, maxPullFrame) {
+		if err := f.conn.SetWriteDeadline(time.Now().Add(frameTimeout)); err != nil {
+			return err
+		}
+		if _, err := f.w.Write(piece); err != nil {
+			return err
 		}
 	}
-	if len(f.out) == 0 {
+	return nil
+}
+
+func appendHead(b []byte, kind frameKind, size int) []byte {
+	return binary.BigEndian.AppendUint32(append(b, frameVersion, byte(kind)), uint32(size))
+}
+
+// writeList writes n items into as few frames as they fit.
+func (f *frames) writeList(kind frameKind, n int, put func(e *encoder, i int)) error {
+	f.out = f.out[:0]
+	return pack(&f.out, n, put, func(payload []byte) error { return f.write(kind, payload) })
+}
+
+// pack puts n items into as few payloads as they fit. One item is never larger than a frame, see maxValue.
+func pack(e *encoder, n int, put func(e *encoder, i int), full func(payload []byte) error) error {
+	for i := range n {
+		before := len(*e)
+		put(e, i)
+		if len(*e) > maxPullFrame {
+			if err := full((*e)[:before]); err != nil {
+				return err
+			}
+			*e = append((*e)[:0], (*e)[before:]...)
+		}
+	}
+	if len(*e) == 0 {
 		return nil
 	}
-	return f.write(kind, f.out)
+	return full(*e)
 }
 
 // end finishes a request or an answer and sends it off.
 func (f *frames) end() error {
 	if err := f.write(frameEnd, nil); err != nil {
 		return err
+	}
+	if cap(f.out) > keptBuffer {
+		f.out = nil
 	}
 	return f.w.Flush()
 }
@@ -107,7 +131,7 @@ func (f *frames) read(wait time.Duration) (frameKind, []byte, error) {
 	if err := f.conn.SetReadDeadline(time.Now().Add(frameTimeout)); err != nil {
 		return 0, nil, err
 	}
-	if cap(f.in) < int(size) {
+	if cap(f.in) < int(size) || size == 0 && cap(f.in) > keptBuffer {
 		f.in = make([]byte, size)
 	}
 	f.in = f.in[:size]

@@ -23,15 +23,18 @@ type gossipConfig struct {
 	advertise  netip.Addr // the only address that is listened on
 	gossipPort uint16     // UDP and TCP, of memberlist
 	port       uint16     // TCP, of the cluster: where others pull
-	key        []byte     // 32 bytes: AES-256
-	label      string     // of packets, authenticated with them
+	key        []byte     // 32 bytes, from which the lives' keys derive
+	creds      *credentials
+	refuse     func(peerID string) error // nil: nobody is refused
 	dir        string
 	hold       bool // say nothing until settled is called
 
 	dial      func(ctx context.Context, addr netip.AddrPort, alpn string) (net.Conn, string, error)
 	nodes     func() []registered
 	clusterID func() string
-	onChange  func() // something about other nodes or their records has changed; must not block
+	disputed  func()                    // another host has this node's identity, or no longer; nil: nobody wants to know
+	strayed   func(cluster string) bool // looks after a cluster that is not clusterID's, if it can; nil: it cannot
+	onChange  func()                    // something about other nodes or their records has changed; must not block
 	alarms    *alarms
 	logger    *logrus.Logger
 
@@ -39,6 +42,7 @@ type gossipConfig struct {
 	transport   func() (memberlist.NodeAwareTransport, error) // nil: sockets
 	probe       probe                                         // nil: hostLives
 	antiEntropy time.Duration                                 // 0: antiEntropyEvery; < 0: never
+	forgetful   bool                                          // nothing of the others is written to disk
 }
 
 // gossip is membership and the fast facts: it tells others what this node has to say about networks, and learns what
@@ -49,8 +53,10 @@ type gossip struct {
 	contacts *contacts
 	pulls    *pulls
 	served   served
+	told     told
 	life     life
 	probe    probe
+	sealer   *sealer
 	list     atomic.Pointer[memberlist.Memberlist] // nil: not yet listening
 
 	advertised atomic.Pointer[meta] // what memberlist tells of this node
@@ -59,24 +65,28 @@ type gossip struct {
 	news    chan struct{} // onChange is to be called
 	died    chan struct{} // a node is no longer alive
 	said    chan struct{} // this node has something new to say about itself
+	twins   chan struct{} // an id was seen at two places
+	looked  chan struct{} // closed when it is known, after the start, whether another host has this node's identity
 	unsaved chan struct{} // the cache is older than the table
 	met     chan struct{} // closed when all registered nodes were tried, or one has answered
 
 	epochMu sync.Mutex // one raise at a time; held over fsync
 
-	mu      sync.Mutex // held for computations only
-	table   *table
-	seen    map[rowKey]version // newest hint that was passed on
-	settled bool
-	cluster string // as of the last look at the facts
+	mu    sync.Mutex // held for computations only
+	table *table
+	seen  passed
+
+	revisions revisions
+	settled   bool
+	cluster   string // as of the last look at the facts
 
 	queueMu sync.Mutex // the same; taken by memberlist's callbacks, so nothing waits under it. Order: mu, queueMu
 	queue   *hintQueue
 	inbox   map[rowKey]version
 }
 
-// maxSeen bounds the hints that are remembered and those that wait to be looked at: a hundred nodes with six hundred
-// networks each. What is dropped is found by comparing digests.
+// maxSeen bounds the hints that wait to be looked at, and half of those that are remembered: a hundred nodes with six
+// hundred networks each. What is dropped is found by comparing digests.
 const maxSeen = 1 << 16
 
 // newGossip reads what is remembered of the others. It starts nothing.
@@ -100,9 +110,13 @@ func newGossip(cfg gossipConfig) (*gossip, error) {
 	}
 	g := &gossip{
 		cfg: cfg, log: cfg.logger.WithField("part", "gossip"), contacts: newContacts(cfg.id), probe: cfg.probe,
-		work: make(chan struct{}, 1), news: make(chan struct{}, 1), died: make(chan struct{}, 1), said: make(chan struct{}, 1), unsaved: make(chan struct{}, 1),
-		met: make(chan struct{}), table: newTable(cfg.id), seen: map[rowKey]version{}, settled: !cfg.hold,
-		queue: newHintQueue(), inbox: map[rowKey]version{},
+		work: make(chan struct{}, 1), news: make(chan struct{}, 1), died: make(chan struct{}, 1), said: make(chan struct{}, 1), twins: make(chan struct{}, 1), unsaved: make(chan struct{}, 1),
+		met: make(chan struct{}), looked: make(chan struct{}), table: newTable(cfg.id), settled: !cfg.hold,
+		queue: newHintQueue(cfg.id), inbox: map[rowKey]version{},
+	}
+	var err error
+	if g.sealer, err = newSealer(cfg.key); err != nil {
+		return nil, err
 	}
 	g.pulls = newPulls(g)
 	if g.probe == nil {
@@ -125,7 +139,7 @@ func (g *gossip) run(ctx context.Context) error {
 	}
 	g.follow()
 	for _, f := range []func(context.Context){
-		g.beginEpoch, g.listen, g.doWork, g.followFacts, g.watchHosts, g.compareAll, g.keepCache,
+		g.beginEpoch, g.listen, g.doWork, g.followFacts, g.watchHosts, g.watchTwins, g.compareAll, g.keepCache,
 	} {
 		g.life.spawn(f)
 	}
@@ -142,7 +156,11 @@ func poke(ch chan struct{}) {
 	}
 }
 
-func (g *gossip) onChange() {
+// onChange: what remote returns for these networks may be something else than before; without any, for all.
+func (g *gossip) onChange(networks ...string) {
+	g.mu.Lock()
+	g.revisions.raise(networks)
+	g.mu.Unlock()
 	if g.cfg.onChange != nil {
 		g.cfg.onChange()
 	}
@@ -165,7 +183,7 @@ func (g *gossip) attend(network string, on bool) error {
 		}
 	}
 	poke(g.unsaved)
-	g.onChange()
+	g.onChange(network)
 	return nil
 }
 
@@ -242,11 +260,18 @@ func (g *gossip) remote(network string) []Row {
 	return rows
 }
 
+// revision is another number whenever remote may return something else than before, and members too.
+func (g *gossip) revision(network string) uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.revisions.of(network)
+}
+
 // members are the other nodes, dead or alive.
 func (g *gossip) members() []member { return g.contacts.members() }
 
 // sync returns when every live node has answered what it has to say about a network. Those that fail are asked again
-// until ctx ends or they are no longer alive.
+// until ctx ends, they are no longer alive, or their host says that nothing runs there.
 func (g *gossip) sync(ctx context.Context, network string) error {
 	g.mu.Lock()
 	attends := g.table.attends(network)
@@ -312,6 +337,7 @@ func (g *gossip) followFacts(ctx context.Context) {
 	for {
 		g.follow()
 		g.advertise()
+		g.told.forget(time.Now())
 		select {
 		case <-ctx.Done():
 			return
@@ -331,15 +357,14 @@ func (g *gossip) follow() {
 	}
 	g.mu.Unlock()
 	for id, addr := range g.contacts.foreigners() {
+		if g.cfg.strayed != nil && g.cfg.strayed(id) {
+			continue
+		}
 		g.cfg.alarms.raise("cluster "+addr.String(), fmt.Sprintf(
 			"%s is in another cluster, %s; this one is %s: clusters never merge", addr, id, cluster))
 	}
 	for addr, why := range g.contacts.strangers() {
 		g.cfg.alarms.raise("strange "+addr.String(), fmt.Sprintf("%s cannot be understood: %s", addr, why))
-	}
-	for id, addr := range g.contacts.twinned(time.Now()) {
-		g.cfg.alarms.raise("twin "+id, fmt.Sprintf(
-			"node %s is at %s as well: two hosts have the same identity, one of them must be given a new one", id, addr.Addr()))
 	}
 	if changed {
 		poke(g.unsaved)
@@ -351,7 +376,7 @@ func (g *gossip) follow() {
 func (g *gossip) says() meta {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	m := meta{cluster: g.cluster, name: g.cfg.name, port: g.cfg.port}
+	m := meta{cluster: g.cluster, name: g.cfg.name, port: g.cfg.port, life: g.sealer.life}
 	if g.ready() {
 		m.epoch = g.table.epoch
 	}

@@ -56,6 +56,30 @@ func TestVirtualBurst(t *testing.T) {
 	}
 }
 
+// When run has returned, nothing of it runs any more: whatever a goroutine may wait for, in virtual time it is seen to wait.
+func TestVirtualEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newMemCluster(t, 5, nil)
+		defer c.close()
+		c.until(time.Minute, "formed", c.formed)
+		c.attend("blue")
+		for _, n := range c.nodes {
+			n.put("blue", "a", "x")
+		}
+		c.until(10*time.Second, "there", func() bool { return c.have("blue", c.nodes[0], 1) })
+		if len(running()) == 0 {
+			t.Fatal("nothing of what runs is recognised")
+		}
+		for _, n := range c.nodes {
+			n.kill()
+		}
+		synctest.Wait()
+		for _, stack := range running() {
+			t.Errorf("still running:\n%s", stack)
+		}
+	})
+}
+
 // While an origin keeps talking, hints overtake each other and pulls bring more than the hint said; the last one must get
 // through all the same.
 func TestVirtualSteadyChange(t *testing.T) {

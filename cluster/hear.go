@@ -52,11 +52,9 @@ func (g *gossip) hear(hints map[rowKey]version) {
 		if key.origin == g.cfg.id {
 			continue
 		}
-		if g.table.attends(key.network) && v.newer(g.table.version(key)) {
-			asks[key.origin] = append(asks[key.origin], key.network)
-		}
-		if v.newer(g.seen[key]) {
-			g.see(key, v)
+		isNew := g.seen.see(key, v)
+		asks[key.origin] = append(asks[key.origin], g.behind(key, v, isNew)...)
+		if isNew {
 			g.pass(hint{key, v})
 		}
 	}
@@ -66,13 +64,42 @@ func (g *gossip) hear(hints map[rowKey]version) {
 	}
 }
 
-// see remembers that a hint was passed on. The caller holds mu.
-func (g *gossip) see(key rowKey, v version) {
-	for old := range g.seen {
-		if len(g.seen) < maxSeen {
-			break
+// behind lists the networks that a hint is about and of which this node has an older version. The caller holds mu.
+func (g *gossip) behind(key rowKey, v version, isNew bool) []string {
+	if key.network != everyNetwork {
+		if g.table.attends(key.network) && v.newer(g.table.version(key)) {
+			return []string{key.network}
 		}
-		delete(g.seen, old) // any
+		return nil
 	}
-	g.seen[key] = v
+	if !isNew { // rows that have not changed stay older than it: it is followed once
+		return nil
+	}
+	var networks []string
+	for _, network := range g.table.networks() {
+		if v.newer(g.table.version(rowKey{network, key.origin})) {
+			networks = append(networks, network)
+		}
+	}
+	return networks
+}
+
+// passed is the newest hint of each row that was passed on. What is forgotten of it is the oldest: a hint that is still on
+// its way would otherwise be new for ever to one or another.
+type passed struct{ now, before map[rowKey]version }
+
+// see tells whether a hint is newer than any that was seen, and remembers it.
+func (p *passed) see(key rowKey, v version) bool {
+	old, ok := p.now[key]
+	if !ok {
+		old = p.before[key]
+	}
+	if !v.newer(old) {
+		return false
+	}
+	if !ok && len(p.now) >= maxSeen || p.now == nil {
+		p.before, p.now = p.now, map[rowKey]version{}
+	}
+	p.now[key] = v
+	return true
 }

@@ -19,8 +19,11 @@ const helloTimeout = 4 * time.Second
 type greeting struct {
 	Cluster string     `json:"cluster,omitempty"` // empty: knows none
 	Node    registered `json:"node"`
-	Founder bool       `json:"founder,omitempty"` // its own address stands first in its JOIN, and it is in no cluster
-	Fenced  string     `json:"fenced,omitempty"`  // how the node that asks was taken out of the cluster: fencedByLeave or other
+	// Generation is that of its log, and Recovered says how its facts came there.
+	Generation string     `json:"generation,omitempty"`
+	Recovered  []recovery `json:"recovered,omitempty"`
+	Founder    bool       `json:"founder,omitempty"` // its own address stands first in its JOIN, and it is in no cluster
+	Fenced     string     `json:"fenced,omitempty"`  // how the node that asks was taken out of the cluster: fencedByLeave or other
 }
 
 // reply is what became of one greeting.
@@ -32,7 +35,10 @@ type reply struct {
 }
 
 func (c *Cluster) greeting() greeting {
-	return greeting{Cluster: c.cluster(), Node: c.registration(), Founder: c.founder.Load()}
+	return greeting{
+		Cluster: c.cluster(), Node: c.registration(), Founder: c.founder.Load(),
+		Generation: c.generationNow(), Recovered: c.View().recoveries(),
+	}
 }
 
 // hello greets the node at an address.
@@ -68,6 +74,10 @@ func (c *Cluster) compare(addr netip.Addr, g greeting) {
 	if own != "" && g.Cluster != "" && own != g.Cluster {
 		c.alarms.raise("cluster "+addr.String(), fmt.Sprintf(
 			"%s (%s) is in another cluster, %s; this one is %s: clusters never merge", addr, g.Node.Name, g.Cluster, own))
+		return
+	}
+	if own != "" && own == g.Cluster && g.Generation != c.generationNow() {
+		c.meetGeneration(addr, g)
 		return
 	}
 	if g.Node.ID == c.id || !g.Node.Addr.IsValid() || g.Node.RaftPort == 0 {
@@ -135,16 +145,18 @@ func (c *Cluster) greetAll(ctx context.Context, asked []reply) {
 }
 
 // keepContact asks the others for as long as this node takes part: the listed ones whether they are in the same
-// cluster, and when there is no leader the registered ones whether this node is still wanted.
+// cluster, and when there is no leader, or somebody has a newer generation of the log, the registered ones whether this node
+// is still wanted.
 func (c *Cluster) keepContact(ctx context.Context, fenced func(how string)) error {
-	for {
+	wait := c.timing.contact / 8 // at first: hosts that start together are not there at the same moment
+	for woken := false; ; {
 		var asked []reply
 		for _, t := range c.targets {
 			if addr, err := t.resolve(ctx, c.cfg.Advertise); err == nil && !c.isRegistered(addr) {
 				asked = append(asked, reply{target: t.String(), addr: addr})
 			}
 		}
-		if c.leader() == "" {
+		if c.leader() == "" || woken {
 			for _, r := range c.known() {
 				if !r.Forgotten && r.ID != c.id {
 					asked = append(asked, reply{target: r.Name, addr: r.at()})
@@ -157,8 +169,13 @@ func (c *Cluster) keepContact(ctx context.Context, fenced func(how string)) erro
 				fenced(r.Fenced)
 			}
 		}
-		if !pause(ctx, c.timing.contact) {
+		select {
+		case <-ctx.Done():
 			return nil
+		case <-c.asks:
+			woken = true
+		case <-time.After(wait):
+			woken, wait = false, min(2*wait, c.timing.contact)
 		}
 	}
 }

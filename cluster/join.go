@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 )
 
 // joined is the answer to who wants to join.
 type joined struct {
-	Cluster string `json:"cluster"`
+	Cluster    string `json:"cluster"`
+	Generation string `json:"generation,omitempty"` // of the log
 }
 
 // join asks the nodes that know a cluster to be let in, one after the other. It tells whether this node is in afterwards;
@@ -31,7 +33,7 @@ func (c *Cluster) join(ctx context.Context, members []reply) bool {
 		cancel()
 		switch code := codeOf(err); {
 		case err == nil && a.Cluster == via.Cluster:
-			if err = c.enterCluster(a.Cluster); err == nil {
+			if err = c.enterCluster(a.Cluster, a.Generation); err == nil {
 				return true
 			}
 		case code == codeFenced:
@@ -51,7 +53,7 @@ func (c *Cluster) join(ctx context.Context, members []reply) bool {
 
 // admit registers a node that asks to join. Its entry is all that it needs: the leader makes everybody who has one a
 // server of raft.
-func (c *Cluster) admit(ctx context.Context, peerID string, r registered) (joined, error) {
+func (c *Cluster) admit(ctx context.Context, from netip.Addr, peerID string, r registered) (joined, error) {
 	if r.ID != peerID {
 		return joined{}, refusal(codeRefused, "node %s asks to join as %s", peerID, r.ID)
 	}
@@ -61,11 +63,16 @@ func (c *Cluster) admit(ctx context.Context, peerID string, r registered) (joine
 	if !r.Addr.IsValid() || r.Addr.IsUnspecified() || r.RaftPort == 0 || r.GossipPort == 0 {
 		return joined{}, refusal(codeRefused, "node %s asks to join from %v, ports %d and %d", r.Name, r.Addr, r.RaftPort, r.GossipPort)
 	}
+	// Nodes call from the address that they advertise. Another one may be another node's.
+	if from.WithZone("") != r.Addr.WithZone("") {
+		return joined{}, refusal(codeRefused, "node %s asks to join with the address %s and calls from %s: ADVERTISE must be an address "+
+			"of the host itself, which the others see", r.Name, r.Addr, from)
+	}
 	id := c.cluster()
 	if id == "" || c.View().Index() == 0 {
 		return joined{}, refusal(codeRetry, "node %s is not a member yet", c.cfg.Name)
 	}
-	return joined{Cluster: id}, c.register(ctx, r)
+	return joined{Cluster: id, Generation: c.generationNow()}, c.register(ctx, r)
 }
 
 // register writes the entry of a node, unless it is there.

@@ -13,21 +13,37 @@ import (
 )
 
 // Leave takes this node out of the cluster for ever: its facts and what it published go, and its identity is refused
-// from then on. Run goes on and does nothing; the next start is a new node. Leaving again is no error. One that was
-// forgotten has nothing to take out, and only cleans up here.
+// from then on. Run goes on and does nothing until Rejoin, or the next start, makes this host a new node. Leaving again is no
+// error. One that the others do not listen to (forgotten, left behind, or one of two hosts with one identity) takes nothing
+// out, for the identity is not its own any more: it gives it up here, and joins as a new node at once.
 func (c *Cluster) Leave(ctx context.Context) error {
 	if c.hasLeft() {
 		return c.departed(ctx)
 	}
 	c.setLeaving(true)
-	if state, _ := c.stateNow(); state != Refused && c.cluster() != "" && c.hasOthers() {
+	state, _ := c.stateNow()
+	cast := c.cluster() != "" && (state == Refused || state == Quarantined)
+	if !cast && c.cluster() != "" && c.hasOthers() {
 		if err := c.takeOut(ctx); err != nil {
 			c.setLeaving(false)
 			return fmt.Errorf("leave: %w", err)
 		}
 	}
 	c.leave()
-	return c.departed(ctx)
+	if err := c.departed(ctx); err != nil || !cast {
+		return err
+	}
+	c.beginAgain()
+	return nil
+}
+
+// Rejoin lets a host that has left join as a new node: Run returns ErrAgain.
+func (c *Cluster) Rejoin(context.Context) error {
+	if state, reason := c.stateNow(); state != Left {
+		return fmt.Errorf("join: this node has not left: it is %s", strings.TrimSuffix(fmt.Sprintf("%s: %s", state, reason), ": "))
+	}
+	c.beginAgain()
+	return nil
 }
 
 // hasOthers tells whether anybody stays behind.

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestLeave(t *testing.T) {
@@ -49,8 +50,10 @@ func TestLeave(t *testing.T) {
 					t.Errorf("%s is still there: %s", key, f.Value)
 				}
 			}
-			leaves.stop()
-			leaves.up()
+			if err := leaves.c.Rejoin(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			leaves.again()
 			if leaves.c.ID() == old {
 				t.Error("it comes back under its old identity")
 			}
@@ -117,7 +120,59 @@ func TestForget(t *testing.T) {
 	if err := gone.c.Leave(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	gone.stop()
-	gone.up()
+	gone.again()
+	oneCluster(t, nodes...)
+}
+
+// A node is forgotten while it runs, by somebody who could not reach it. Nobody listens to it any more, whatever it says.
+func TestForgottenWhileItRuns(t *testing.T) {
+	nodes := threeUp(t)
+	gone, left := nodes[2], nodes[:2]
+	old := gone.c.ID()
+	says := func(n *testNode, key string) bool {
+		for _, row := range n.c.Remote("net") {
+			if row.Node.ID == old && row.Records[key] != nil {
+				return true
+			}
+		}
+		return false
+	}
+	for _, n := range nodes {
+		n.c.Attend("net", true)
+	}
+	gone.c.Publish("net", "before", []byte("1"))
+	for _, n := range left {
+		eventually(t, n.cfg.Name+" hears it before", func() bool { return says(n, "before") })
+	}
+	txn, err := outTxn(left[0].c.View(), old, gone.cfg.Name, "forgotten")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := left[0].c.Propose(t.Context(), txn); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range left {
+		eventually(t, n.cfg.Name+" drops what it said", func() bool { return !says(n, "before") })
+	}
+	gone.c.Publish("net", "after", []byte("2"))
+	eventually(t, "it knows", func() bool { return gone.state() == Refused })
+	if err := gone.c.Undisputed(t.Context()); !errors.Is(err, ErrNotMember) {
+		t.Errorf("it may hand out addresses: %v", err)
+	}
+	for begin := time.Now(); time.Since(begin) < 2*time.Second; pause(t.Context(), 20*time.Millisecond) {
+		for _, n := range left {
+			if says(n, "before") || says(n, "after") {
+				t.Fatalf("%s listens to it", n.cfg.Name)
+			}
+			if _, _, ok := n.c.gossip.contacts.live(old); ok {
+				t.Fatalf("%s asks it", n.cfg.Name)
+			}
+		}
+	}
+	oneCluster(t, left...)
+	if err := gone.c.Leave(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	gone.again()
 	oneCluster(t, nodes...)
 }

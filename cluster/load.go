@@ -56,6 +56,9 @@ func (c *Cluster) loadStored() (*loaded, error) {
 	if id := nodeID(publicKey(key)); !ok || string(owner) != id {
 		return nil, fmt.Errorf("%w: the log is of node %q, the key of %s", errRenew, owner, id)
 	}
+	if err := c.makeRoom(); err != nil {
+		return nil, err
+	}
 	snapshots, err := raft.NewFileSnapshotStoreWithLogger(c.cfg.Dir, keptSnapshots, c.raftLog)
 	if err != nil {
 		return nil, fmt.Errorf("cluster: %s: %w", c.cfg.Dir, err)
@@ -75,7 +78,7 @@ func (c *Cluster) loadStored() (*loaded, error) {
 	if err := c.replay(d); err != nil {
 		return nil, fmt.Errorf("%w: %w", errRenew, err)
 	}
-	return d, nil
+	return d, c.takeUp(d)
 }
 
 func (c *Cluster) reopen(d *loaded) (err error) {
@@ -106,6 +109,9 @@ func (c *Cluster) replay(d *loaded) error {
 		return fmt.Errorf("the log begins at entry %d, the snapshot ends at %d: %w", first, covered, errors.Join(damage, errRenew))
 	}
 	applied := d.applied(c.cfg.Log)
+	if _, recovers := c.cfg.Log.Get(keyRecover); recovers {
+		applied = d.store.last // nobody is left who could say what was decided
+	}
 	for index := max(covered+1, d.store.first); index <= min(applied, d.store.last); index++ {
 		var log raft.Log
 		if err := d.store.GetLog(index, &log); err != nil {

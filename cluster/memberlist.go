@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -28,6 +29,8 @@ const (
 	reconnectEvery = time.Second
 	// maxJoins at a time: each may wait dialTimeout for a dead host.
 	maxJoins = 8
+	// gossipPacket is how long a datagram may be on the wire, without its headers; memberlist's own choice for any network.
+	gossipPacket = 1400
 	// dialTimeout is for streams of memberlist; a lost SYN is sent again after 1 s (RFC 6298 section 2.1).
 	dialTimeout = 3 * time.Second
 )
@@ -58,16 +61,16 @@ func (g *gossip) createList(ctx context.Context) (*memberlist.Memberlist, *track
 	open := g.cfg.transport
 	if open == nil {
 		open = func() (memberlist.NodeAwareTransport, error) {
-			return memberlist.NewNetTransport(&memberlist.NetTransportConfig{
-				BindAddrs: []string{g.cfg.advertise.String()}, BindPort: int(g.cfg.gossipPort), Logger: logger,
-			})
+			t := newTransport(netip.AddrPortFrom(g.cfg.advertise, g.cfg.gossipPort), g.cfg.creds, g.cfg.alarms, g.cfg.logger)
+			t.name, t.refuse, t.twin, t.friend = "gossip port", g.cfg.refuse, g.twinAt, g.contacts.isPlace
+			return openSockets(ctx, t)
 		}
 	}
 	inner, err := open()
 	if err != nil {
 		return nil, nil, err
 	}
-	tr := newTracked(ctx, inner, g.cfg.advertise)
+	tr := newTracked(ctx, newSealed(inner, g.sealer, g.contacts, g.log))
 	list, err := memberlist.Create(g.listConfig(tr, logger))
 	if err != nil {
 		err = errors.Join(err, tr.Shutdown())
@@ -77,16 +80,15 @@ func (g *gossip) createList(ctx context.Context) (*memberlist.Memberlist, *track
 	return list, tr, nil
 }
 
-// listConfig: failure detection is memberlist's own for a LAN.
+// listConfig: failure detection is memberlist's own for a LAN. Its encryption is not used, see docs/adr/0014-sealed-gossip.md.
 func (g *gossip) listConfig(tr memberlist.Transport, logger *log.Logger) *memberlist.Config {
 	cfg := memberlist.DefaultLANConfig()
 	cfg.Name = g.cfg.id
 	cfg.Transport, cfg.Logger, cfg.LogOutput = tr, logger, nil
 	cfg.BindAddr, cfg.BindPort = g.cfg.advertise.String(), int(g.cfg.gossipPort)
 	cfg.AdvertiseAddr, cfg.AdvertisePort = g.cfg.advertise.String(), int(g.cfg.gossipPort)
-	cfg.SecretKey, cfg.Label = g.cfg.key, g.cfg.label
-	cfg.GossipVerifyIncoming, cfg.GossipVerifyOutgoing = true, true
-	cfg.EnableCompression = false // hints are compact, and an LZW bomb costs whoever unpacks it
+	cfg.UDPBufferSize = gossipPacket - packetOverhead
+	cfg.EnableCompression = false // hints are compact, and checkPacket lets nothing compressed through
 	cfg.GossipInterval, cfg.GossipNodes = gossipInterval, gossipFanout
 	cfg.DeadNodeReclaimTime = reclaimTime
 	cfg.Delegate, cfg.Events, cfg.Alive, cfg.Conflict = g.delegate(), g.delegate(), g.delegate(), g.delegate()
@@ -96,7 +98,7 @@ func (g *gossip) listConfig(tr memberlist.Transport, logger *log.Logger) *member
 // reconnect joins all registered nodes at once, and from then on one of those that are not alive every second.
 func (g *gossip) reconnect(ctx context.Context, list *memberlist.Memberlist) {
 	free := make(chan struct{}, maxJoins)
-	join := func(targets []netip.AddrPort, done chan<- bool) {
+	join := func(targets []netip.AddrPort, done func(answered bool)) {
 		free <- struct{}{}
 		if !g.life.spawn(func(context.Context) {
 			defer func() { <-free }()
@@ -105,50 +107,47 @@ func (g *gossip) reconnect(ctx context.Context, list *memberlist.Memberlist) {
 				n, err := list.Join([]string{to.String()})
 				answered = answered || n > 0 && err == nil
 			}
-			done <- answered
+			done(answered)
 		}) {
 			<-free
+			done(false)
 		}
 	}
 	g.joinAll(ctx, join)
-	ignored := make(chan bool, maxJoins)
 	for pause(ctx, reconnectEvery*3/4+rand.N(reconnectEvery/2)) {
-		for len(ignored) > 0 {
-			<-ignored
+		if len(free) == maxJoins {
+			continue
 		}
-		if targets := g.contacts.unreachable(time.Now()); len(targets) > 0 && len(free) < maxJoins {
-			join(targets, ignored)
+		if targets := g.contacts.unreachable(time.Now()); len(targets) > 0 {
+			join(targets, func(bool) {})
 		}
 	}
 }
 
 // joinAll is the first round. It closes met when one has answered, for that one has told about all others, or when none
-// has.
-func (g *gossip) joinAll(ctx context.Context, join func([]netip.AddrPort, chan<- bool)) {
-	var all [][]netip.AddrPort
-	for now := time.Now(); ; {
-		targets := g.contacts.unreachable(now)
-		if targets == nil {
-			break
-		}
-		all = append(all, targets)
-	}
-	results := make(chan bool, len(all))
+// has. Those that were told about meanwhile need not be asked.
+func (g *gossip) joinAll(ctx context.Context, join func([]netip.AddrPort, func(answered bool))) {
+	var once sync.Once
+	meet := func() { once.Do(func() { close(g.met) }) }
 	g.life.spawn(func(ctx context.Context) {
-		for _, targets := range all {
-			if ctx.Err() == nil {
-				join(targets, results)
-			}
+		var tries sync.WaitGroup
+		now := time.Now()
+		for targets := g.contacts.unreachable(now); targets != nil && ctx.Err() == nil; targets = g.contacts.unreachable(now) {
+			tries.Add(1)
+			join(targets, func(answered bool) {
+				if answered {
+					meet()
+				}
+				tries.Done()
+			})
 		}
+		tries.Wait()
+		meet()
 	})
-	for answered, left := false, len(all); left > 0 && !answered; left-- {
-		select {
-		case answered = <-results:
-		case <-ctx.Done():
-			return
-		}
+	select {
+	case <-g.met:
+	case <-ctx.Done():
 	}
-	close(g.met)
 }
 
 // delegate is what memberlist calls, often under its own locks: nothing here waits, or calls anything that could.
@@ -178,6 +177,9 @@ func (d delegate) NotifyMsg(message []byte) {
 func (d delegate) GetBroadcasts(overhead, limit int) [][]byte {
 	d.g.queueMu.Lock()
 	defer d.g.queueMu.Unlock()
+	if d.g.queue.empty() {
+		return nil
+	}
 	if message := d.g.queue.take(limit-overhead, d.g.sends()); message != nil {
 		return [][]byte{message}
 	}
@@ -210,6 +212,7 @@ func (d delegate) NotifyAlive(n *memberlist.Node) error {
 func (d delegate) NotifyJoin(n *memberlist.Node) {
 	if m, err := decodeMeta(n.Meta); err == nil {
 		d.g.contacts.joined(n.Name, m, nodeAddr(n))
+		poke(d.g.died) // one that was suspended is probed
 		poke(d.g.work)
 		poke(d.g.news)
 	}
@@ -231,7 +234,12 @@ func (d delegate) NotifyLeave(n *memberlist.Node) {
 }
 
 func (d delegate) NotifyConflict(existing, other *memberlist.Node) {
-	d.g.contacts.conflict(existing.Name, nodeAddr(other), time.Now())
+	port := d.g.cfg.port // the same on every node, mostly
+	if m, err := decodeMeta(other.Meta); err == nil {
+		port = m.port
+	}
+	d.g.contacts.conflict(existing.Name, netip.AddrPortFrom(nodeAddr(other).Addr(), port), time.Now())
+	poke(d.g.twins)
 }
 
 func nodeAddr(n *memberlist.Node) netip.AddrPort {

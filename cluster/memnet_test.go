@@ -1,31 +1,46 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
 	"syscall"
-	"testing"
 	"time"
 
 	"github.com/hashicorp/memberlist"
 )
 
 // memNet is a network in memory: datagrams may be lost, hosts may be cut off from each other, processes and hosts may die.
-// Streams lose nothing, but what is sent through a cut is tried again after ever longer times, as by TCP (RFC 6298).
-// Otherwise nothing takes time.
 type memNet struct {
 	mu      sync.Mutex
 	hosts   map[netip.Addr]*memHost
-	loss    float64
-	side    map[netip.Addr]int // hosts with different numbers cannot reach each other
-	packets int
-	bytes   int
+	wire    wire
+	loss    float64                            // of datagrams, 0 to 1
+	side    map[netip.Addr]int                 // hosts with different numbers cannot reach each other
+	packets int                                // datagrams sent
+	bytes   int                                // in them, as UDP payload
+	tap     func(to netip.Addr, packet []byte) // nil: nobody listens
+}
+
+// wire is what things take. With the zero wire nothing takes time, and streams lose nothing.
+type wire struct {
+	rtt       time.Duration
+	jitter    time.Duration // of a datagram, at most
+	rate      float64       // bytes/s that a host can send, and receive; 0: without limit
+	handshake time.Duration // of CPU for each TLS handshake, on either side; a host does one after the other
+	loss      float64       // of the segments of streams, 0 to 1
+}
+
+// lan is a network of today's: 1 Gbit/s, and 1 ms for a host and its neighbour on a busy switch. A handshake, 1 ms for both
+// sides, was measured by BenchmarkPullHandshake.
+func lan() wire {
+	return wire{rtt: time.Millisecond, jitter: time.Millisecond, rate: 125e6, handshake: 500 * time.Microsecond}
 }
 
 // memHost is one host. Without a gossip, its plugin is dead.
@@ -36,8 +51,10 @@ type memHost struct {
 	id     string
 	gossip *gossip
 	tr     *memTransport
-	pulls  int
-	pulled int
+	pulls  int // connections that it was asked by
+	pulled int // bytes that it has answered
+
+	out, in, cpu time.Time // until when they are busy
 }
 
 func newMemNet() *memNet {
@@ -61,6 +78,28 @@ func (n *memNet) set(f func()) {
 	f()
 }
 
+// book keeps something busy for a while after what it is busy with already, and tells when that is over.
+func book(busy *time.Time, from time.Time, d time.Duration) time.Time {
+	if busy.Before(from) {
+		*busy = from
+	}
+	*busy = busy.Add(d)
+	return *busy
+}
+
+// carry sends bytes of a stream and tells when they have arrived. The caller holds mu.
+func (n *memNet) carry(a, b netip.Addr, size int) time.Time {
+	now := time.Now()
+	from, to := n.hosts[a], n.hosts[b]
+	if n.wire.rate == 0 || from == nil || to == nil {
+		return now.Add(n.wire.rtt / 2)
+	}
+	takes := time.Duration(float64(size) / n.wire.rate * float64(time.Second))
+	sent := book(&from.out, now, takes)
+	got := book(&to.in, sent.Add(-takes), takes) // it goes on being received while it is being sent
+	return got.Add(n.wire.rtt / 2)
+}
+
 // memTransport is what memberlist sees of a host.
 type memTransport struct {
 	host    *memHost
@@ -82,6 +121,7 @@ func (t *memTransport) FinalAdvertiseAddr(ip string, port int) (net.IP, int, err
 	return netip.MustParseAddr(ip).AsSlice(), port, nil
 }
 
+// WriteTo: datagrams do not wait behind streams, as with a fair queue, but take bandwidth from them.
 func (t *memTransport) WriteTo(b []byte, addr string) (time.Time, error) {
 	to := netip.MustParseAddrPort(addr).Addr()
 	n := t.host.net
@@ -89,16 +129,37 @@ func (t *memTransport) WriteTo(b []byte, addr string) (time.Time, error) {
 	defer n.mu.Unlock()
 	n.packets++
 	n.bytes += len(b)
-	if !n.reaches(t.host.addr, to) || n.hosts[to].tr == nil || rand.Float64() < n.loss {
+	if n.tap != nil {
+		n.tap(to, append([]byte{}, b...))
+	}
+	if !n.reaches(t.host.addr, to) || rand.Float64() < n.loss {
 		return time.Now(), nil
 	}
+	p := &memberlist.Packet{Buf: append([]byte{}, b...), From: net.UDPAddrFromAddrPort(netip.AddrPortFrom(t.host.addr, 7946))}
+	if n.wire.rtt == 0 {
+		n.receive(to, p)
+		return time.Now(), nil
+	}
+	n.carry(t.host.addr, to, len(b))
+	time.AfterFunc(n.wire.rtt/2+rand.N(n.wire.jitter+1), func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.receive(to, p)
+	})
+	return time.Now(), nil
+}
+
+// receive gives a datagram to a host. The caller holds mu.
+func (n *memNet) receive(to netip.Addr, p *memberlist.Packet) {
+	h := n.hosts[to]
+	if h == nil || h.dead || h.tr == nil {
+		return
+	}
+	p.Timestamp = time.Now()
 	select {
-	case n.hosts[to].tr.packets <- &memberlist.Packet{
-		Buf: append([]byte{}, b...), From: net.UDPAddrFromAddrPort(netip.AddrPortFrom(t.host.addr, 7946)), Timestamp: time.Now(),
-	}:
+	case h.tr.packets <- p:
 	default: // the socket's buffer is full
 	}
-	return time.Now(), nil
 }
 
 func (t *memTransport) WriteToAddress(b []byte, a memberlist.Address) (time.Time, error) {
@@ -117,7 +178,7 @@ func (t *memTransport) DialTimeout(addr string, timeout time.Duration) (net.Conn
 	defer cancel()
 	to := netip.MustParseAddrPort(addr).Addr()
 	return t.host.connect(ctx, to, func(h *memHost, conn net.Conn) bool {
-		if h.tr == nil {
+		if h.tr == nil || !bytes.Equal(h.key(), t.host.key()) { // as TLS finds out
 			return false
 		}
 		go func(tr *memTransport) {
@@ -128,6 +189,21 @@ func (t *memTransport) DialTimeout(addr string, timeout time.Duration) (net.Conn
 			}
 		}(h.tr)
 		return true
+	})
+}
+
+// key is that of the cluster; nil without a node of ours.
+func (h *memHost) key() []byte {
+	if h.gossip == nil {
+		return nil
+	}
+	return h.gossip.cfg.key
+}
+
+// arrives puts a datagram into the socket, whoever sent it. The caller holds the net's mu.
+func (t *memTransport) arrives(b []byte, from netip.Addr) {
+	t.host.net.receive(t.host.addr, &memberlist.Packet{
+		Buf: append([]byte{}, b...), From: net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 7946)),
 	})
 }
 
@@ -143,13 +219,50 @@ func (t *memTransport) Shutdown() error {
 	return nil
 }
 
+// lost is how long a stream stands still because a flight of segments was lost, however often: first is the first timeout,
+// and each after it is twice as long (RFC 6298 section 5.5).
+func (w wire) lost(segments int, first time.Duration) time.Duration {
+	var stands time.Duration
+	for rand.Float64() > math.Pow(1-w.loss, float64(segments)) {
+		stands += first
+		first *= 2
+	}
+	return stands
+}
+
+// setUp takes as long as the handshakes of TCP and TLS 1.3, after which the first byte can be sent.
+func (n *memNet) setUp(ctx context.Context, a, b netip.Addr) bool {
+	n.mu.Lock()
+	w, from, to := n.wire, n.hosts[a], n.hosts[b]
+	n.mu.Unlock()
+	compute := func(h *memHost) time.Duration {
+		if h == nil {
+			return 0
+		}
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return time.Until(book(&h.cpu, time.Now(), w.handshake))
+	}
+	if w.rtt == 0 {
+		return true
+	}
+	return pause(ctx, w.rtt+w.lost(2, synTimeout)) && // SYN and its answer
+		pause(ctx, w.rtt/2+w.lost(1, minTimeout)) && // ClientHello
+		pause(ctx, compute(to)) &&
+		pause(ctx, w.rtt/2+w.lost(2, minTimeout)) && // ServerHello, with certificates
+		pause(ctx, compute(from))
+}
+
 // connect waits for a way to the host, and gives it one end if somebody listens there.
 func (h *memHost) connect(ctx context.Context, to netip.Addr, give func(*memHost, net.Conn) bool) (net.Conn, error) {
 	n := h.net
+	if !n.setUp(ctx, h.addr, to) {
+		return nil, fmt.Errorf("dial %s: %w", to, ctx.Err())
+	}
 	for again := time.Second; ; again *= 2 {
 		n.mu.Lock()
 		if n.reaches(h.addr, to) {
-			near, far := n.pipe(h.addr, to)
+			near, far := n.stream(h.addr, to)
 			ok := give(n.hosts[to], far)
 			n.mu.Unlock()
 			if !ok {
@@ -164,32 +277,6 @@ func (h *memHost) connect(ctx context.Context, to netip.Addr, give func(*memHost
 			return nil, fmt.Errorf("dial %s: %w", to, ctx.Err())
 		}
 	}
-}
-
-// pipe is a stream between two hosts. The caller holds mu.
-func (n *memNet) pipe(a, b netip.Addr) (net.Conn, net.Conn) {
-	near, nearInner := net.Pipe()
-	far, farInner := net.Pipe()
-	relay := func(from net.Conn, to net.Conn) {
-		defer from.Close()
-		defer to.Close()
-		buf := make([]byte, 64<<10)
-		for {
-			size, err := from.Read(buf)
-			if err != nil {
-				return
-			}
-			for again := 200 * time.Millisecond; !n.whole(a, b); again = min(2*again, 2*time.Minute) {
-				pause(context.Background(), again) // whoever gives up meanwhile is noticed afterwards, as with TCP
-			}
-			if _, err := to.Write(buf[:size]); err != nil {
-				return
-			}
-		}
-	}
-	go relay(nearInner, farInner)
-	go relay(farInner, nearInner)
-	return near, far
 }
 
 // dial is the cluster port of the other node.
@@ -220,193 +307,4 @@ func (c countedConn) Write(b []byte) (int, error) {
 	c.to.pulled += len(b)
 	c.to.net.mu.Unlock()
 	return c.Conn.Write(b)
-}
-
-// memCluster is a few nodes in a memNet.
-type memCluster struct {
-	t     *testing.T
-	net   *memNet
-	nodes []*memNode
-	wg    sync.WaitGroup
-	tune  func(*gossipConfig) // nil: as it is
-}
-
-type memNode struct {
-	*memHost
-	cluster *memCluster
-	dir     string
-	stop    context.CancelFunc
-	stopped chan struct{}
-	alarms  *alarms
-	fact    registered
-
-	mu      sync.Mutex
-	changes int
-}
-
-func newMemCluster(t *testing.T, size int, tune func(*gossipConfig)) *memCluster {
-	c := &memCluster{t: t, net: newMemNet(), tune: tune}
-	for i := range size {
-		addr := netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})
-		h := &memHost{net: c.net, addr: addr, id: fmt.Sprintf("%032x", i+1)}
-		c.net.hosts[addr] = h
-		c.nodes = append(c.nodes, &memNode{
-			memHost: h, cluster: c, dir: t.TempDir(), alarms: &alarms{},
-			fact: registered{ID: h.id, Name: fmt.Sprintf("n%d", i+1), Addr: addr, GossipPort: 7946, RaftPort: 7947},
-		})
-	}
-	for _, n := range c.nodes {
-		n.start()
-		pause(context.Background(), rand.N(gossipInterval)) // or all would gossip at the same instants
-	}
-	return c
-}
-
-// registered is the same on all nodes.
-func (c *memCluster) registered() []registered {
-	c.net.mu.Lock()
-	defer c.net.mu.Unlock()
-	var all []registered
-	for _, n := range c.nodes {
-		all = append(all, n.fact)
-	}
-	return all
-}
-
-func (n *memNode) start() {
-	n.t().Helper()
-	g, err := newGossip(n.config())
-	if err != nil {
-		n.t().Fatal(err)
-	}
-	n.net.mu.Lock()
-	n.gossip = g
-	n.net.mu.Unlock()
-	ctx, cancel := context.WithCancel(context.Background())
-	n.stop, n.stopped = cancel, make(chan struct{})
-	n.cluster.wg.Go(func() {
-		defer close(n.stopped)
-		if err := g.run(ctx); err != nil {
-			n.t().Error(err)
-		}
-	})
-}
-
-func (n *memNode) t() *testing.T { return n.cluster.t }
-
-func (n *memNode) config() gossipConfig {
-	cfg := gossipConfig{
-		id: n.id, name: n.fact.Name, advertise: n.addr, gossipPort: 7946, port: 7947,
-		key: make([]byte, 32), label: "test", dir: n.dir, alarms: n.alarms,
-		dial: n.dial, nodes: n.cluster.registered, clusterID: func() string { return "c1" },
-		onChange: func() {
-			n.mu.Lock()
-			n.changes++
-			n.mu.Unlock()
-		},
-		transport: n.open,
-		probe: func(ctx context.Context, addr netip.AddrPort) bool {
-			answers := n.net.whole(n.addr, addr.Addr())
-			if !answers {
-				pause(ctx, probeTimeout)
-			}
-			return answers
-		},
-	}
-	if n.cluster.tune != nil {
-		n.cluster.tune(&cfg)
-	}
-	return cfg
-}
-
-// kill ends the plugin; the host lives on.
-func (n *memNode) kill() {
-	n.net.mu.Lock()
-	n.gossip = nil
-	n.net.mu.Unlock()
-	n.stop()
-	<-n.stopped
-}
-
-func (c *memCluster) close() {
-	c.net.set(func() {
-		clear(c.net.side)
-		for _, h := range c.net.hosts {
-			h.dead = false
-		}
-	})
-	for _, n := range c.nodes {
-		n.stop()
-	}
-	c.wg.Wait()
-	// memberlist's goroutines see that it is shut down when their timers run out, and streams that they are closed.
-	pause(context.Background(), 3*time.Minute)
-}
-
-// until waits for a condition in virtual time, and returns how long it took.
-func (c *memCluster) until(limit time.Duration, what string, ok func() bool) time.Duration {
-	c.t.Helper()
-	start := time.Now()
-	for !ok() {
-		if time.Since(start) > limit {
-			c.t.Fatalf("after %v: not %s", limit, what)
-		}
-		pause(context.Background(), max(time.Millisecond, time.Since(start)/100))
-	}
-	return time.Since(start)
-}
-
-// formed: everybody sees everybody.
-func (c *memCluster) formed() bool {
-	for _, n := range c.nodes {
-		if len(n.gossip.contacts.allLive(true)) != len(c.nodes)-1 {
-			return false
-		}
-	}
-	return true
-}
-
-// have tells whether all nodes but the origin have that many of its records.
-func (c *memCluster) have(network string, origin *memNode, records int) bool {
-	for _, n := range c.nodes {
-		if n != origin && n.gossip != nil && n.records(network, origin) != records {
-			return false
-		}
-	}
-	return true
-}
-
-// records of origin as n sees them; -1 if it has no row.
-func (n *memNode) records(network string, origin *memNode) int {
-	for _, row := range n.gossip.remote(network) {
-		if row.Node.ID == origin.id {
-			return len(row.Records)
-		}
-	}
-	return -1
-}
-
-// attend makes all nodes attend a network, and waits until all know it.
-func (c *memCluster) attend(network string) {
-	c.t.Helper()
-	for _, n := range c.nodes {
-		if err := n.gossip.attend(network, true); err != nil {
-			c.t.Fatal(err)
-		}
-	}
-	c.until(20*time.Second, "known who attends", func() bool {
-		for _, n := range c.nodes {
-			if !c.have(network, n, 0) {
-				return false
-			}
-		}
-		return true
-	})
-}
-
-func (n *memNode) put(network, key, value string) {
-	n.t().Helper()
-	if err := n.gossip.publish(network, key, []byte(value)); err != nil {
-		n.t().Fatal(err)
-	}
 }

@@ -18,8 +18,8 @@ import (
 // unusable here, with a sentence, rather than half understood.
 const networkVersion = 1
 
-// firstVNI is where our VXLAN network identifiers begin. Docker's own start at 4096 and count up; 2^20 leaves them room.
-const firstVNI = 1 << 20
+// FirstVNI is where our VXLAN network identifiers begin. Docker's own start at 4096 and count up; 2^20 leaves them room.
+const FirstVNI = 1 << 20
 
 // lastVNI is the largest that fits 24 bits (RFC 7348 section 5).
 const lastVNI = 1<<24 - 1
@@ -205,10 +205,10 @@ func freeVNI(v View, id string) uint32 {
 		used[n.VNI] = true
 	}
 	sum := sha256.Sum256([]byte(id))
-	vni := firstVNI + (uint32(sum[0])<<16|uint32(sum[1])<<8|uint32(sum[2]))%(lastVNI-firstVNI+1)
+	vni := FirstVNI + (uint32(sum[0])<<16|uint32(sum[1])<<8|uint32(sum[2]))%(lastVNI-FirstVNI+1)
 	for used[vni] {
 		if vni++; vni > lastVNI {
-			vni = firstVNI
+			vni = FirstVNI
 		}
 	}
 	return vni

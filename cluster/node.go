@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -43,6 +44,8 @@ type Node struct {
 	Addr      netip.Addr `json:"addr"` // its VTEP: from the gossip while it is alive, else from the facts
 	Alive     bool       `json:"alive"`
 	Suspended bool       `json:"suspended,omitempty"`
+	Silent    time.Time  `json:"silent,omitzero"` // since when, if it is not alive; zero: since before this plugin's start
+	Lost      bool       `json:"lost,omitempty"`  // the cluster was recovered without it, and it is not yet forgotten
 	Voter     bool       `json:"voter,omitempty"`
 	Version   string     `json:"version,omitempty"`
 }
@@ -110,6 +113,10 @@ func (c *Cluster) known() []registered {
 	c.mu.Unlock()
 	all := view.registered()
 	for i, r := range all {
+		if _, lost := view.leftBehind(r.ID); lost {
+			all[i] = registered{ID: r.ID, Name: r.Name, Forgotten: true}
+			continue
+		}
 		if m, ok := met[r.ID]; ok {
 			all[i] = m.Node
 			delete(met, r.ID)
@@ -160,14 +167,16 @@ func (c *Cluster) Nodes() []Node {
 		}
 	}
 	var all []Node
-	for _, r := range c.View().registered() {
+	view := c.View()
+	for _, r := range view.registered() {
 		node := Node{ID: r.ID, Name: r.Name, Addr: r.Addr, Version: r.Version, Voter: voters[r.ID]}
 		if m, ok := byID[r.ID]; ok {
-			node.Alive, node.Suspended = m.Alive, m.Suspended
+			node.Alive, node.Suspended, node.Silent = m.Alive, m.Suspended, m.Silent
 			if m.Alive && m.Addr.IsValid() {
 				node.Addr = m.Addr
 			}
 		}
+		_, node.Lost = view.leftBehind(r.ID)
 		if r.ID == c.id {
 			node.Alive, node.Suspended, node.Addr = true, false, c.cfg.Advertise
 		}

@@ -184,7 +184,7 @@ func (c *Cluster) leader() string {
 func (c *Cluster) outside() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.state == Left || c.state == Refused {
+	if c.state == Left || c.state == Refused || c.state == Quarantined {
 		return fmt.Errorf("%w: %s: %s", ErrNotMember, c.state, c.reason)
 	}
 	return nil

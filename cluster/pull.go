@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -54,6 +55,16 @@ func newBatch() batch {
 }
 
 func (b batch) empty() bool { return len(b.wants) == 0 && len(b.tell) == 0 && !b.compare }
+
+// release lets those go who wait for answers; the questions stay.
+func (b *batch) release() {
+	for network, waiting := range b.wants {
+		for _, ch := range waiting {
+			close(ch)
+		}
+		b.wants[network] = nil
+	}
+}
 
 // add puts what was not answered back.
 func (b *batch) add(other batch) {
@@ -160,6 +171,9 @@ func (p *pulls) work(ctx context.Context, origin string, j *job) {
 		}
 		c.close()
 		c = nil
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			left.release() // nothing runs there, and memberlist has not noticed yet; it says itself when it is back
+		}
 		p.putBack(j, left)
 		if reused {
 			continue // the other side has restarted, or did not wait; a new connection tells

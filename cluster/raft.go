@@ -42,6 +42,9 @@ type timing struct {
 	propose time.Duration
 	// tend is how often the leader looks after the voters, and every node after its own entry, without being woken.
 	tend time.Duration
+	// gone is how long a node and its host must have been silent until its vote is given to another: longer than the reboot of
+	// a virtual machine or of a switch mostly takes, and much shorter than the time to the next fault.
+	gone time.Duration
 	// contact is how often a node without a leader asks the others why, and the listed ones are asked for their cluster.
 	contact time.Duration
 	// alarm is for how long an alarm is shown after its cause was last seen.
@@ -56,6 +59,7 @@ func defaultTiming() timing {
 		lease:     time.Second,
 		propose:   8 * time.Second,
 		tend:      time.Second,
+		gone:      30 * time.Second,
 		contact:   10 * time.Second,
 		alarm:     alarmLasts,
 	}

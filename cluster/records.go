@@ -2,28 +2,21 @@ package cluster
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"net"
 	"net/netip"
+	"strings"
 )
 
-// labelBytes of a hash tell the packets of two clusters on one wire apart.
-const labelBytes = 8
-
 // makeGossip makes the part that carries membership and the fast facts.
-func (c *Cluster) makeGossip() error {
+func (c *Cluster) makeGossip(creds *credentials) error {
 	key, err := derive(c.cfg.Secret, labelGossipKey, 32)
-	if err != nil {
-		return err
-	}
-	label, err := derive(c.cfg.Secret, labelGossip, labelBytes)
 	if err != nil {
 		return err
 	}
 	c.gossip, err = newGossip(gossipConfig{
 		id: c.id, name: c.cfg.Name, advertise: c.cfg.Advertise, gossipPort: c.cfg.GossipPort, port: c.cfg.RaftPort,
-		key: key, label: hex.EncodeToString(label), dir: c.cfg.Dir,
+		key: key, creds: creds, refuse: c.refusePeer, dir: c.cfg.Dir,
 		dial: func(ctx context.Context, to netip.AddrPort, alpn string) (net.Conn, string, error) {
 			conn, id, err := c.transport.dial(ctx, to, alpn)
 			if err != nil {
@@ -31,9 +24,33 @@ func (c *Cluster) makeGossip() error {
 			}
 			return conn, id, nil
 		},
-		nodes: c.known, clusterID: c.cluster, onChange: c.membersChanged, alarms: c.alarms, logger: c.log,
+		nodes: c.known, clusterID: c.gossipCluster, strayed: c.strayed, disputed: c.own.wake, onChange: c.membersChanged, alarms: c.alarms, logger: c.log,
+		probe: c.cfg.probe,
 	})
 	return err
+}
+
+// gossipCluster tells clusters apart, and generations of one: none believes what is said in another.
+func (c *Cluster) gossipCluster() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.generation == "" || c.clusterID == "" {
+		return c.clusterID
+	}
+	return c.clusterID + "/" + c.generation
+}
+
+// strayed: the gossip has met another generation of this cluster. If that is not an older one, its nodes are asked what
+// happened.
+func (c *Cluster) strayed(cluster string) bool {
+	id, generation, _ := strings.Cut(cluster, "/")
+	if id != c.cluster() {
+		return false
+	}
+	if generationNumber(generation) >= generationNumber(c.generationNow()) {
+		poke(c.asks)
+	}
+	return true
 }
 
 // membersChanged: other nodes, or what they have said, are not what they were. What follows the facts alone is not woken:
@@ -61,6 +78,10 @@ func (c *Cluster) Publish(network, key string, value []byte) {
 // Remote returns what the other nodes have published in a network: a row for each that takes part and is not suspended.
 // The records must not be changed.
 func (c *Cluster) Remote(network string) []Row { return c.gossip.remote(network) }
+
+// Revision is another number whenever Remote, for this network, or Nodes may return something else than before, but for what the
+// facts say.
+func (c *Cluster) Revision(network string) uint64 { return c.gossip.revision(network) }
 
 // Sync waits until every live node has said what it has in a network that this node attends.
 func (c *Cluster) Sync(ctx context.Context, network string) error { return c.gossip.sync(ctx, network) }

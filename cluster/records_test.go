@@ -19,72 +19,6 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestHintQueue(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		q := newHintQueue()
-		sends := rapid.IntRange(1, 6).Draw(t, "sends")
-		newest := map[rowKey]version{}
-		left := map[rowKey]int{}
-		t.Repeat(map[string]func(*rapid.T){
-			"add": func(t *rapid.T) {
-				h := hint{rowKey{"blue", rapid.StringMatching("[a-h]{1,30}").Draw(t, "origin")}, version{1, rapid.Uint64Range(1, 9).Draw(t, "seq")}}
-				q.add(h)
-				if left[h.rowKey] == 0 || h.newer(newest[h.rowKey]) {
-					newest[h.rowKey], left[h.rowKey] = h.version, sends
-				}
-			},
-			"take": func(t *rapid.T) {
-				size := rapid.IntRange(1, 120).Draw(t, "size")
-				message := q.take(size, sends)
-				if message == nil {
-					return
-				}
-				if len(message) > size {
-					t.Fatalf("%d bytes where %d fit", len(message), size)
-				}
-				hints, err := decodeHints(message)
-				if err != nil || len(hints) == 0 {
-					t.Fatalf("%x: %v", message, err)
-				}
-				for _, h := range hints {
-					if h.version != newest[h.rowKey] || left[h.rowKey] == 0 {
-						t.Fatalf("%v was sent, the newest is %v with %d to go", h, newest[h.rowKey], left[h.rowKey])
-					}
-					left[h.rowKey]--
-				}
-			},
-		})
-		for q.take(2000, sends) != nil {
-			for key := range left {
-				left[key] = max(0, left[key]-1)
-			}
-		}
-		if len(q.hints) != 0 {
-			t.Fatalf("%d hints are never sent", len(q.hints))
-		}
-		for key, n := range left {
-			if n != 0 {
-				t.Fatalf("%v was sent %d times too seldom", key, n)
-			}
-		}
-	})
-}
-
-func TestHintQueueFreshFirst(t *testing.T) {
-	q := newHintQueue()
-	h := func(name string, seq uint64) hint { return hint{rowKey{"blue", name}, version{1, seq}} }
-	q.add(h("old1", 1))
-	q.add(h("old2", 1))
-	q.take(1000, 9)
-	q.add(h("fresh", 1))
-	q.add(h("old2", 2))
-	one := len(q.take(22, 9)) // room for one
-	got, err := decodeHints(q.take(22, 9))
-	if err != nil || len(got) != 1 || got[0] != h("old2", 2) || one == 0 {
-		t.Fatalf("second is %v, %v", got, err)
-	}
-}
-
 func TestCacheThereAndBack(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		name := rapid.StringMatching("[0-9a-f]{1,12}|[a-z]{1,8}")
@@ -240,6 +174,7 @@ type scripted struct {
 
 func (s scripted) Read(b []byte) (int, error)       { return s.in.Read(b) }
 func (s scripted) Write(b []byte) (int, error)      { return len(b), nil }
+func (s scripted) RemoteAddr() net.Addr             { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 66), Port: 1} }
 func (s scripted) SetReadDeadline(time.Time) error  { return nil }
 func (s scripted) SetWriteDeadline(time.Time) error { return nil }
 
@@ -267,7 +202,7 @@ func mustAttendOf(t testing.TB, x *table, network string) {
 }
 
 func TestPullRefuses(t *testing.T) {
-	hi := frame(frameHello, hello{meta{"", "n", 1, 5}, netip.MustParseAddrPort("192.0.2.2:1"), 0}.encode())
+	hi := frame(frameHello, hello{meta{"", "n", 1, 5, 0}, netip.MustParseAddrPort("192.0.2.2:1"), 0}.encode())
 	end := frame(frameEnd, nil)
 	row := frame(frameRow, encodeRow(delta{network: "blue", kind: deltaFull, to: version{5, 1}, changes: make([]change, 1)}))
 	var one encoder
@@ -300,7 +235,7 @@ func TestPullRefuses(t *testing.T) {
 
 // FuzzPull gives both ends of a pull the same bytes: neither may panic, and what is not complete changes nothing.
 func FuzzPull(f *testing.F) {
-	hi := frame(frameHello, hello{meta{"c", "n", 1, 5}, netip.MustParseAddrPort("192.0.2.2:1"), 7}.encode())
+	hi := frame(frameHello, hello{meta{"c", "n", 1, 5, 0}, netip.MustParseAddrPort("192.0.2.2:1"), 7}.encode())
 	var want1, hint1, digest1, change1 encoder
 	want1.want(want{"blue", version{1, 2}})
 	hint1.hint(goldenHints[0])
@@ -336,7 +271,7 @@ func FuzzPull(f *testing.F) {
 func TestPullAddressIsProven(t *testing.T) {
 	g := testGossip(t)
 	said := netip.MustParseAddrPort("192.0.2.2:7946")
-	in := append(frame(frameHello, hello{meta{"", "n", 7947, 5}, said, 0}.encode()), frame(frameEnd, nil)...)
+	in := append(frame(frameHello, hello{meta{"", "n", 7947, 5, 0}, said, 0}.encode()), frame(frameEnd, nil)...)
 	for from, want := range map[string]netip.AddrPort{"192.0.2.66": {}, "192.0.2.2": said} {
 		f := newFrames(scripted{in: bytes.NewReader(in)})
 		f.from = netip.MustParseAddr(from)
@@ -345,6 +280,9 @@ func TestPullAddressIsProven(t *testing.T) {
 		}
 		if got := g.contacts.all["other "+from].heard; got != want {
 			t.Errorf("called from %s: %v, want %v", from, got, want)
+		}
+		if got, want := g.contacts.metAt("other "+from), netip.AddrPortFrom(f.from, 7947); got != want {
+			t.Errorf("met at %v, want %v", got, want)
 		}
 	}
 }

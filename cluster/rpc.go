@@ -70,8 +70,11 @@ func codeOf(err error) string {
 
 // progress is how far a node's copy of the facts is.
 type progress struct {
-	Last    uint64 `json:"last"`    // in its log
-	Applied uint64 `json:"applied"` // in its view
+	Last       uint64 `json:"last"`                 // in its log
+	Applied    uint64 `json:"applied"`              // in its view
+	Term       uint64 `json:"term,omitempty"`       // of the last entry
+	Leader     string `json:"leader,omitempty"`     // name, as far as it knows
+	Generation string `json:"generation,omitempty"` // of its log
 }
 
 // call makes one request and returns who answered.
@@ -153,7 +156,7 @@ func (c *Cluster) dispatch(ctx context.Context, conn *tls.Conn, peerID string, r
 	if req.Version != rpcVersion {
 		return nil, refusal(codeRefused, "request of version %d, node %s knows %d", req.Version, c.cfg.Name, rpcVersion)
 	}
-	if how, fenced := c.View().fence(peerID); fenced && req.Op != opHello {
+	if how, fenced := c.View().outcast(peerID); fenced && req.Op != opHello {
 		return nil, refusal(codeFenced, "%s", how)
 	}
 	switch req.Op {
@@ -168,7 +171,7 @@ func (c *Cluster) dispatch(ctx context.Context, conn *tls.Conn, peerID string, r
 		if err := json.Unmarshal(req.Body, &in); err != nil {
 			return nil, refusal(codeRefused, "join: %v", err)
 		}
-		return c.admit(ctx, peerID, in)
+		return c.admit(ctx, remoteAddr(conn), peerID, in)
 	case opPropose:
 		return c.applyHere(ctx, req.Body)
 	case opIndex:
@@ -183,7 +186,15 @@ func (c *Cluster) progress() (progress, error) {
 	if n == nil {
 		return progress{}, refusal(codeRetry, "node %s is not a member yet", c.cfg.Name)
 	}
-	return progress{Last: n.LastIndex(), Applied: c.View().Index()}, nil
+	p := progress{Last: n.LastIndex(), Applied: c.View().Index(), Generation: c.generationNow()}
+	if leader := c.leader(); leader != "" {
+		p.Leader = c.View().nameOf(leader)
+	}
+	var err error
+	if p.Term, _, _, err = lastEntry(c.store, c.snapshots); err != nil {
+		c.log.WithError(err).Debug("cluster: the newest entry")
+	}
+	return p, nil
 }
 
 // A frame is its length in four bytes, big endian, and that much JSON.

@@ -29,7 +29,7 @@ const (
 // protocol; a change makes another cluster.
 const (
 	labelGossipKey = "carrick/1 gossip key"
-	labelGossip    = "carrick/1 gossip label"
+	labelPacket    = "carrick/1 gossip life" // with the life's number
 	labelCA        = "carrick/1 cluster ca"
 )
 

@@ -59,7 +59,7 @@ func TestWeakSecretsAreRefused(t *testing.T) {
 
 func TestEveryUseHasItsOwnKey(t *testing.T) {
 	var keys [][]byte
-	for _, label := range []string{labelGossipKey, labelGossip, labelCA} {
+	for _, label := range []string{labelGossipKey, labelPacket, labelCA} {
 		key, err := derive([]byte("secret"), label, 32)
 		if err != nil {
 			t.Fatal(err)

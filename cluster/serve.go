@@ -102,10 +102,7 @@ func (g *gossip) readQuestion(f *frames, id string) (question, error) {
 		case kind == frameHello:
 			var h hello
 			if h, err = decodeHello(payload); err == nil {
-				if f.from.IsValid() && f.from != h.gossip.Addr() {
-					h.gossip = netip.AddrPortFrom(f.from, 0) // a VTEP is believed from where it is
-				}
-				err = g.greeted(id, h)
+				err = g.greeted(id, h, f.from)
 			}
 		case kind == frameWants:
 			var wants []want
@@ -148,13 +145,7 @@ func (g *gossip) writeAnswer(f *frames, id string, q question) error {
 		q.wants = nil
 	}
 	for _, w := range q.wants {
-		g.mu.Lock()
-		d := g.table.since(w.network, w.have)
-		g.mu.Unlock()
-		if err := f.write(frameRow, encodeRow(d)); err != nil {
-			return err
-		}
-		if err := f.writeList(frameChanges, len(d.changes), func(e *encoder, i int) { e.change(d.changes[i]) }); err != nil {
+		if err := f.writeRaw(g.answer(w, time.Now())); err != nil {
 			return err
 		}
 	}

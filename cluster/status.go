@@ -14,8 +14,10 @@ const (
 	Founding State = "founding" // about to make a cluster
 	Joining  State = "joining"  // looks for one, or copies its facts
 	Member   State = "member"
-	Left     State = "left"    // by its own wish; the next start joins as a new node
+	Left     State = "left"    // by its own wish; Rejoin or the next start makes it a new node
 	Refused  State = "refused" // the others do not let it in
+
+	Quarantined State = "quarantined" // another host has its identity
 )
 
 // Status is for the operator: what this node knows of the cluster now.
@@ -44,7 +46,8 @@ func (c *Cluster) Status() Status {
 	view := c.View()
 	s := Status{
 		Node:    StatusNode{Name: c.cfg.Name, ID: c.id, Addr: c.cfg.Advertise},
-		Cluster: c.cluster(), Index: view.Index(), Nodes: c.Nodes(), Alarms: c.alarms.texts(),
+		Cluster: c.cluster(), Index: view.Index(), Nodes: c.Nodes(),
+		Alarms: append(c.alarms.texts(), view.recoveredAlarms()...),
 	}
 	s.State, s.Reason = c.stateNow()
 	n := c.running()

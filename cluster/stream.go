@@ -94,7 +94,7 @@ func (s *stream) Dial(to raft.ServerAddress, timeout time.Duration) (net.Conn, e
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, timeout)
 	defer cancel()
-	conn, id, err := s.transport.dial(ctx, addr, alpnRaft)
+	conn, id, err := s.transport.dial(ctx, addr, s.transport.raftProtocol())
 	if err != nil {
 		return nil, err
 	}

@@ -28,6 +28,7 @@ const (
 var (
 	errNotAttended = errors.New("is not attended by this node")
 	errGap         = errors.New("changes since a version that is not known here")
+	errHuge        = fmt.Errorf("more than %d records or %d bytes, which is all that a node may say", maxRecords, maxRowBytes)
 )
 
 // version orders everything that one node says. The epoch is raised whenever the node starts; the sequence grows with
@@ -66,6 +67,7 @@ type remoteRow struct {
 	version
 	attending bool
 	records   map[string][]byte
+	bytes     int  // of their values
 	shared    bool // records was handed out and may not be changed any more
 }
 
@@ -89,8 +91,8 @@ func (t *table) attend(network string, on bool) (hint, bool, error) {
 	if is == on {
 		return hint{}, false, nil
 	}
-	if network == "" || len(network) > maxKey {
-		return hint{}, false, fmt.Errorf("network %.40q: a name has 1 to %d bytes", network, maxKey)
+	if network == "" || len(network) > maxKey || network == everyNetwork {
+		return hint{}, false, fmt.Errorf("network %.40q: a name has 1 to %d bytes and is not %q", network, maxKey, everyNetwork)
 	}
 	if on && len(t.own) >= maxNetworks {
 		return hint{}, false, fmt.Errorf("network %s: this node attends %d networks, which is all it may", network, maxNetworks)
@@ -188,7 +190,8 @@ func (t *table) since(network string, have version) delta {
 }
 
 // merge takes over what origin says. The caller has had origin prove that it is origin. It tells whether the row is
-// different now; a version that is not newer changes nothing.
+// different now; a version that is not newer changes nothing. Of a row that is too large nothing is kept, until it is
+// another.
 func (t *table) merge(origin string, d delta) (bool, error) {
 	if origin == t.self {
 		return false, nil
@@ -207,7 +210,7 @@ func (t *table) merge(origin string, d delta) (bool, error) {
 	case deltaAbsent:
 		row.attending, row.records, row.shared = false, nil, false
 	case deltaFull:
-		row.attending, row.records, row.shared = true, make(map[string][]byte, len(d.changes)), false
+		row.attending, row.records, row.bytes, row.shared = true, make(map[string][]byte, len(d.changes)), 0, false
 		row.apply(d.changes)
 	case deltaChanges:
 		if !row.attending || row.epoch != d.to.epoch || row.seq < d.from {
@@ -217,8 +220,13 @@ func (t *table) merge(origin string, d delta) (bool, error) {
 		row.apply(d.changes)
 	}
 	row.version = d.to
+	var err error
+	if row.bytes > maxRowBytes || len(row.records) > maxRecords {
+		row.attending, row.records, row.bytes = false, nil, 0
+		err = fmt.Errorf("network %s: %w", d.network, errHuge)
+	}
 	t.set(rowKey{d.network, origin}, row)
-	return true, nil
+	return true, err
 }
 
 func (t *table) set(key rowKey, row *remoteRow) {

@@ -15,6 +15,7 @@ var errOver = errors.New("takes no part any more")
 
 // takePart is a node in its cluster. It returns when ctx ends, when the node has left, or when it is refused.
 func (c *Cluster) takePart(ctx context.Context) error {
+	c.broken = make(chan struct{})
 	n, err := c.startRaft()
 	if err != nil {
 		return err
@@ -23,6 +24,7 @@ func (c *Cluster) takePart(ctx context.Context) error {
 	c.judge()
 	g, inner := errgroup.WithContext(ctx)
 	fenced := make(chan string, 1)
+	var fencedHow string
 	g.Go(func() error { return c.observe(inner, n) })
 	g.Go(func() error { return c.tend(inner, n) })
 	g.Go(func() error { return c.keepEntry(inner, n) })
@@ -36,16 +38,20 @@ func (c *Cluster) takePart(ctx context.Context) error {
 	})
 	g.Go(func() error {
 		select {
-		case how := <-fenced:
-			c.setFenced(how)
+		case fencedHow = <-fenced:
 			return errOver
 		case <-c.gone:
+			return errOver
+		case <-c.anew:
 			return errOver
 		case <-inner.Done():
 			return nil
 		}
 	})
 	err = g.Wait()
+	if fencedHow != "" {
+		c.setFenced(fencedHow) // after the last who says that it is a member
+	}
 	n.silence()
 	close(c.broken)
 	stopped := n.stop()
@@ -108,6 +114,9 @@ func (c *Cluster) judge() bool {
 		c.setFenced(how)
 		return true
 	}
+	if c.overtaken() || c.quarantined() {
+		return true
+	}
 	if _, ok := view.registration(c.id); ok {
 		c.setState(Member, "")
 	} else {
@@ -124,7 +133,7 @@ func (c *Cluster) setFenced(how string) {
 		return
 	}
 	c.setState(Refused, fmt.Sprintf(
-		"this node was %s by the cluster, and its addresses may belong to others: run `carrick leave` here and start the plugin again, then it joins as a new node", how))
+		"this node was %s by the cluster, and its addresses may belong to others: run `carrick leave` here, then it joins as a new node", how))
 }
 
 // lead makes at most one change to the servers of raft, and tells whether there may be another.
@@ -145,8 +154,9 @@ func (c *Cluster) lead(ctx context.Context, n *raftNode, term *uint64) bool {
 	}
 	view := c.View()
 	change, ok := nextChange(serving{
-		self: c.id, servers: n.servers(), nodes: view.registered(),
+		self: c.id, servers: n.servers(), nodes: view.wanted(),
 		fenced: func(id string) bool { _, is := view.fence(id); return is },
+		gone:   c.gossip.contacts.goneFor(c.timing.gone, time.Now()),
 		ready:  func(ids []string) map[string]bool { return c.ready(ctx, n, ids) },
 	})
 	if !ok {
@@ -203,7 +213,7 @@ func (c *Cluster) keepEntry(ctx context.Context, n *raftNode) error {
 		switch view := c.View(); {
 		case view.Index() == 0 && n.leads():
 			err = c.writeFirst(ctx)
-		case view.Index() > 0 && !c.isLeaving():
+		case view.Index() > 0 && !c.isLeaving() && c.Undisputed(ctx) == nil:
 			err = c.register(ctx, c.registration())
 		}
 		switch code := codeOf(err); {

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -17,12 +16,13 @@ import (
 	"time"
 )
 
-// Protocols on the one TCP port, told apart by ALPN (RFC 7301). A version that is not understood is a name that is not
+// Protocols on the TCP ports, told apart by ALPN (RFC 7301). A version that is not understood is a name that is not
 // in the list, and the handshake says so.
 const (
-	alpnRaft = "carrick-raft/1"
-	alpnRPC  = "carrick-rpc/1"
-	alpnPull = "carrick-pull/1"
+	alpnRaft   = "carrick-raft/1"
+	alpnRPC    = "carrick-rpc/1"
+	alpnPull   = "carrick-pull/1"
+	alpnGossip = "carrick-gossip/1" // on the gossip port
 )
 
 // handshakeTimeout bounds a handshake on either side: two round trips and one signature take milliseconds, a lost
@@ -34,6 +34,7 @@ var errOtherSecret = errors.New("has another SECRET")
 
 // credentials are what a node proves itself with.
 type credentials struct {
+	id   string
 	cert tls.Certificate
 	pool *x509.CertPool // the cluster's CA alone
 }
@@ -71,8 +72,11 @@ func newCredentials(secret []byte, node ed25519.PrivateKey) (*credentials, error
 		return nil, fmt.Errorf("cluster ca: %w", err)
 	}
 	public := node.Public().(ed25519.PublicKey)
+	var random [16]byte  // of this life: two hosts that have one key can be told from one that has dialled itself
+	rand.Read(random[:]) // never fails (crypto/rand since Go 1.24)
+	serial := new(big.Int).SetBytes(append([]byte{1}, random[:]...))
 	leaf := &x509.Certificate{
-		SerialNumber: big.NewInt(2),
+		SerialNumber: serial,
 		Subject:      pkix.Name{CommonName: nodeID(public)},
 		NotBefore:    certFrom,
 		NotAfter:     certUntil,
@@ -84,7 +88,7 @@ func newCredentials(secret []byte, node ed25519.PrivateKey) (*credentials, error
 	}
 	pool := x509.NewCertPool()
 	pool.AddCert(ca)
-	return &credentials{cert: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: node}, pool: pool}, nil
+	return &credentials{id: nodeID(public), cert: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: node}, pool: pool}, nil
 }
 
 // config is for one protocol when dialling, for all of them when listening. The verification of crypto/tls is replaced,
@@ -161,12 +165,9 @@ func (t *transport) dial(ctx context.Context, addr netip.AddrPort, alpn string) 
 		conn.Close()
 		return nil, "", fmt.Errorf("%s: %w", addr, err)
 	}
-	if bytes.Equal(conn.ConnectionState().PeerCertificates[0].Raw, t.creds.cert.Certificate[0]) {
+	if err := t.isOther(conn.ConnectionState(), id); err != nil {
 		conn.Close()
-		if addr != t.local {
-			t.twin(addr.Addr())
-		}
-		return nil, "", fmt.Errorf("%s: %w", addr, errSelf)
+		return nil, "", fmt.Errorf("%s: %w", addr, err)
 	}
 	return conn, id, nil
 }

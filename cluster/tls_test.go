@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"strings"
 	"testing"
 )
@@ -70,25 +69,4 @@ func TestCertificateProvesSecretAndKey(t *testing.T) {
 	if _, err := same.verify(tls.ConnectionState{}); err == nil {
 		t.Error("no certificate is accepted")
 	}
-}
-
-func TestStrangersAreLimited(t *testing.T) {
-	n := newLab(t).host()
-	n.cfg.Join = []string{n.at()}
-	n.up()
-	oneCluster(t, n)
-	for range 3 * maxHandshakes { // that say nothing
-		conn, err := net.Dial("tcp", n.at())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-	}
-	count := func() int {
-		n.c.transport.mu.Lock()
-		defer n.c.transport.mu.Unlock()
-		return len(n.c.transport.conns)
-	}
-	eventually(t, "no more than the allowed ones are kept", func() bool { c := count(); return c > 0 && c <= maxFromOne })
-	eventually(t, "they are closed when they do not prove themselves", func() bool { return count() == 0 })
 }

@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"net"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -12,13 +11,11 @@ import (
 
 // tracked is memberlist's transport with an end: memberlist does not wait for its streams when it shuts down.
 type tracked struct {
-	memberlist.NodeAwareTransport
-	run     context.Context // ends what is being dialled
-	ctx     context.Context // ends accept, after memberlist has taken what was accepted
-	dialer  net.Dialer
+	*sealed
+	ctx     context.Context // ends accept and receive, after memberlist has taken what was accepted
 	streams chan net.Conn
 	stop    context.CancelFunc
-	wg      sync.WaitGroup // streams, and accept
+	wg      sync.WaitGroup // streams, accept and receive
 
 	mu    sync.Mutex
 	conns map[*trackedConn]bool // nil: closed
@@ -30,20 +27,17 @@ type trackedConn struct {
 	once sync.Once
 }
 
-// newTracked dials from the address that listens, for firewalls and for those who know us by it.
-func newTracked(ctx context.Context, inner memberlist.NodeAwareTransport, from netip.Addr) *tracked {
-	t := &tracked{NodeAwareTransport: inner, run: ctx, streams: make(chan net.Conn), conns: map[*trackedConn]bool{}}
+func newTracked(ctx context.Context, inner *sealed) *tracked {
+	t := &tracked{sealed: inner, streams: make(chan net.Conn), conns: map[*trackedConn]bool{}}
 	t.ctx, t.stop = context.WithCancel(context.WithoutCancel(ctx))
-	t.dialer = net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))}
-	t.wg.Add(1)
-	go t.accept()
+	t.wg.Go(t.accept)
+	t.wg.Go(func() { t.receive(t.ctx) })
 	return t
 }
 
 func (t *tracked) StreamCh() <-chan net.Conn { return t.streams }
 
 func (t *tracked) accept() {
-	defer t.wg.Done()
 	for {
 		select {
 		case conn := <-t.NodeAwareTransport.StreamCh():
@@ -67,7 +61,7 @@ func (t *tracked) DialTimeout(addr string, timeout time.Duration) (net.Conn, err
 }
 
 func (t *tracked) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
-	conn, err := t.dial(a, min(timeout, dialTimeout))
+	conn, err := t.NodeAwareTransport.DialAddressTimeout(a, min(timeout, dialTimeout))
 	if err != nil {
 		return nil, err
 	}
@@ -75,15 +69,6 @@ func (t *tracked) DialAddressTimeout(a memberlist.Address, timeout time.Duration
 		return nil, errClosed
 	}
 	return conn, nil
-}
-
-func (t *tracked) dial(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
-	if _, ok := t.NodeAwareTransport.(*memberlist.NetTransport); !ok {
-		return t.NodeAwareTransport.DialAddressTimeout(a, timeout)
-	}
-	ctx, cancel := context.WithTimeout(t.run, timeout)
-	defer cancel()
-	return t.dialer.DialContext(ctx, "tcp", a.Addr)
 }
 
 // track returns nil when it is too late.
@@ -94,7 +79,7 @@ func (t *tracked) track(conn net.Conn) net.Conn {
 		conn.Close()
 		return nil
 	}
-	c := &trackedConn{Conn: conn, t: t}
+	c := &trackedConn{Conn: &checkedConn{Conn: conn}, t: t}
 	t.conns[c] = true
 	t.wg.Add(1)
 	return c

@@ -8,56 +8,84 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
 )
 
-const (
-	// maxConns is how many connections are served at once: a hundred nodes with two of raft, one request and one pull
-	// each, twice over.
-	maxConns = 800
-	// maxHandshakes is how many of them may not yet have proved themselves: enough for a hundred nodes that start together,
-	// few enough that strangers cost little.
-	maxHandshakes = 128
-	// maxFromOne is how many of these may come from one address: a node opens a few at a time.
-	maxFromOne = 16
-)
+// limits of what others may cost a transport.
+type limits struct {
+	conns      int           // served at once
+	handshakes int           // of them, those that have not yet proved themselves
+	fromOne    int           // of these, those from one address
+	time       time.Duration // that they have for it
+}
+
+// defaultLimits: a hundred nodes with two connections of raft, one request and one pull each, twice over. A hundred that
+// start together must get through at once, and strangers shall cost little. A node opens a few connections at a time.
+var defaultLimits = limits{conns: 800, handshakes: 128, fromOne: 16, time: handshakeTimeout}
 
 // keepAlive finds out within 25 s that the other host is gone without a word.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 3}
 
-// errSelf: we have dialled ourselves.
-var errSelf = errors.New("is this node itself")
+// errSelf: we have dialled ourselves. errTwin: another host has our key.
+var (
+	errSelf = errors.New("is this node itself")
+	errTwin = errors.New("is another host with the identity of this node")
+)
 
 // handler serves one connection; it is closed when the handler returns.
 type handler func(conn *tls.Conn, peerID string)
 
-// transport is the node's one TCP port, and the way to those of the others.
+// transport is one TCP port of the node, and the way to those of the others.
 type transport struct {
+	name     string // for sentences
 	local    netip.AddrPort
 	creds    *credentials
 	alarms   *alarms
 	log      *logrus.Logger
-	refuse   func(peerID string) error // nil: nobody is refused
-	handlers map[string]handler        // by ALPN
+	limits   limits
+	refuse   func(peerID string) error  // nil: nobody is refused
+	twin     func(from netip.Addr)      // is told of another host that has this node's key; nil: nobody wants to know
+	friend   func(from netip.Addr) bool // strangers do not take its place; nil: there are none
+	handlers map[string]handler         // by ALPN
+	raft     atomic.Pointer[string]     // ALPN of raft, in this node's generation of the log; nil: alpnRaft
 
-	mu    sync.Mutex
-	conns map[net.Conn]*accepted
+	mu       sync.Mutex
+	conns    map[net.Conn]*accepted
+	accepted int // so far
 }
 
 // accepted is what is known about a connection.
 type accepted struct {
 	from   netip.Addr
+	number int  // they are counted
 	proven bool // it has shown its certificate
 }
 
 func newTransport(local netip.AddrPort, creds *credentials, al *alarms, log *logrus.Logger) *transport {
 	return &transport{
-		local: local, creds: creds, alarms: al, log: log,
+		name: "cluster port", local: local, creds: creds, alarms: al, log: log, limits: defaultLimits,
 		handlers: map[string]handler{}, conns: map[net.Conn]*accepted{},
 	}
+}
+
+// raftProtocol is alpnRaft with the generation of the log: what belongs to another one never meets raft.
+func (t *transport) raftProtocol() string {
+	if p := t.raft.Load(); p != nil {
+		return *p
+	}
+	return alpnRaft
+}
+
+func (t *transport) setGeneration(id string) {
+	p := alpnRaft
+	if id != "" {
+		p += "/" + id
+	}
+	t.raft.Store(&p)
 }
 
 // handle must be called before run.
@@ -69,7 +97,17 @@ func (t *transport) run(ctx context.Context) error {
 	if ln == nil {
 		return nil
 	}
-	config := t.creds.config(alpnRaft, alpnRPC, alpnPull)
+	config := t.creds.config()
+	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		var protocols []string
+		for p := range t.handlers {
+			if p == alpnRaft {
+				p = t.raftProtocol()
+			}
+			protocols = append(protocols, p)
+		}
+		return t.creds.config(protocols...), nil
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		<-ctx.Done()
@@ -87,7 +125,7 @@ func (t *transport) run(ctx context.Context) error {
 				}
 				return nil
 			case err != nil: // out of descriptors, mostly: wait for some to be closed
-				t.log.WithError(err).Warn("cluster port: accept")
+				t.log.WithError(err).Warn(t.name + ": accept")
 				if !pause(ctx, time.Second) {
 					return nil
 				}
@@ -111,34 +149,47 @@ func (t *transport) listen(ctx context.Context) net.Listener {
 	for {
 		ln, err := listen.Listen(ctx, "tcp", t.local.String())
 		if err == nil {
-			t.alarms.clear("port")
+			t.alarms.clear(t.name)
 			return ln
 		}
-		t.alarms.hold("port", "cluster port: "+err.Error())
+		t.alarms.hold(t.name, t.name+": "+err.Error())
 		if !pause(ctx, time.Second) {
 			return nil
 		}
 	}
 }
 
-// admit notes a new connection unless there are too many.
+// admit notes a new connection unless there are too many. Of one address the oldest that has not proved itself makes room:
+// it may be a container's behind that host, which must not keep the host's own node out.
 func (t *transport) admit(conn net.Conn) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	from := remoteAddr(conn)
 	strangers, same := 0, 0
-	for _, other := range t.conns {
-		if !other.proven {
-			strangers++
-			if other.from == from {
-				same++
+	var oldest net.Conn
+	for c, other := range t.conns {
+		if other.proven {
+			continue
+		}
+		strangers++
+		if other.from == from {
+			same++
+			if oldest == nil || other.number < t.conns[oldest].number {
+				oldest = c
 			}
 		}
 	}
-	if len(t.conns) >= maxConns || strangers >= maxHandshakes || same >= maxFromOne {
+	switch {
+	case len(t.conns) >= t.limits.conns:
+		return false
+	case same >= t.limits.fromOne:
+		oldest.Close()
+		delete(t.conns, oldest)
+	case strangers >= t.limits.handshakes && (t.friend == nil || !t.friend(from)):
 		return false
 	}
-	t.conns[conn] = &accepted{from: from}
+	t.accepted++
+	t.conns[conn] = &accepted{from: from, number: t.accepted}
 	return true
 }
 
@@ -160,7 +211,7 @@ func (t *transport) closeAll() {
 // serve does the handshake and hands the connection over.
 func (t *transport) serve(ctx context.Context, raw net.Conn, config *tls.Config) {
 	conn := tls.Server(raw, config)
-	limited, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	limited, cancel := context.WithTimeout(ctx, t.limits.time)
 	err := conn.HandshakeContext(limited)
 	cancel()
 	if err != nil {
@@ -172,30 +223,46 @@ func (t *transport) serve(ctx context.Context, raw net.Conn, config *tls.Config)
 	if err != nil {
 		return // VerifyConnection has seen to it
 	}
-	if from := remoteAddr(raw); from != t.local.Addr() && bytes.Equal(state.PeerCertificates[0].Raw, t.creds.cert.Certificate[0]) {
-		t.twin(from)
+	if err := t.isOther(state, peer); err != nil {
+		if errors.Is(err, errTwin) && t.twin != nil {
+			t.twin(remoteAddr(raw))
+		}
 		return
 	}
 	t.mu.Lock()
-	t.conns[raw].proven = true
+	known := t.conns[raw]
+	if known != nil { // else it has just made room
+		known.proven = true
+	}
 	t.mu.Unlock()
+	if known == nil {
+		return
+	}
 	h := t.handlers[state.NegotiatedProtocol]
+	if state.NegotiatedProtocol == t.raftProtocol() {
+		h = t.handlers[alpnRaft]
+	}
 	if h == nil {
 		return
 	}
 	if t.refuse != nil && state.NegotiatedProtocol != alpnRPC { // requests get an answer that says why
 		if err := t.refuse(peer); err != nil {
-			t.log.WithError(err).WithField("from", raw.RemoteAddr()).Debug("cluster port: refused")
+			t.log.WithError(err).WithField("from", raw.RemoteAddr()).Debug(t.name + ": refused")
 			return
 		}
 	}
 	h(conn, peer)
 }
 
-// twin raises the alarm about a host that has this node's key.
-func (t *transport) twin(addr netip.Addr) {
-	t.alarms.raise("twin "+addr.String(), addr.String()+
-		" has the key of this node: one of the two runs on a copy of the other's disk; stop it, and remove its state")
+// isOther is an error if the other end has this node's key.
+func (t *transport) isOther(s tls.ConnectionState, id string) error {
+	if id != t.creds.id {
+		return nil
+	}
+	if bytes.Equal(s.PeerCertificates[0].Raw, t.creds.cert.Certificate[0]) {
+		return errSelf
+	}
+	return errTwin
 }
 
 // handshakeFailed raises the alarm when it was for the SECRET; anything else may be a port scanner.
@@ -203,7 +270,7 @@ func (t *transport) handshakeFailed(from netip.Addr, err error) {
 	if errors.Is(err, errOtherSecret) || refusedUs(err) {
 		t.alarms.raise("secret "+from.String(), from.String()+" has another SECRET")
 	}
-	t.log.WithError(err).WithField("from", from).Debug("cluster port: handshake")
+	t.log.WithError(err).WithField("from", from).Debug(t.name + ": handshake")
 }
 
 // pause waits for d and tells whether ctx is still going on.

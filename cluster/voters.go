@@ -13,6 +13,7 @@ type serving struct {
 	servers []raft.Server // in the order in which they came
 	nodes   []registered
 	fenced  func(id string) bool
+	gone    func(id string) bool               // its node and its host have been silent for long
 	ready   func(ids []string) map[string]bool // of which nodes the log is complete
 }
 
@@ -47,10 +48,13 @@ func remove(r *raft.Raft, s serverChange, limit time.Duration) raft.IndexFuture 
 // wantVoters is how many should vote among so many nodes. With two, a second vote would only mean that losing either
 // stops both.
 func wantVoters(nodes int) int {
-	if nodes < 3 {
+	switch {
+	case nodes < 3:
 		return 1
+	case nodes < 5:
+		return 3
 	}
-	return 3
+	return 5
 }
 
 // nextChange is the next thing to do, if there is one. Servers go only when their identity was taken out of the cluster,
@@ -76,34 +80,51 @@ func nextChange(s serving) (serverChange, bool) {
 	return nextVote(s)
 }
 
-// nextVote gives or takes one vote. An even number of voters tolerates no more losses than the odd one below it, so it
-// is only passed through: the first of two new voters waits until both are ready.
+// nextVote gives or takes one vote, so that no step tolerates fewer further losses than the one before. An even number of
+// voters tolerates no more than the odd one below it: it is only passed through, and the first of two new voters waits until
+// both are ready. The vote of a node that is gone is given to another, which must be ready before; to take it away first costs
+// nothing, since it was not there to be counted on.
 func nextVote(s serving) (serverChange, bool) {
-	var voters, others []raft.Server
+	var voters, others, gone []raft.Server
 	for _, server := range s.servers {
-		if server.Suffrage == raft.Voter {
+		id := string(server.ID)
+		switch {
+		case server.Suffrage == raft.Voter:
 			voters = append(voters, server)
-		} else {
+			if id != s.self && s.gone(id) {
+				gone = append(gone, server)
+			}
+		case !s.gone(id):
 			others = append(others, server)
 		}
 	}
 	want := wantVoters(len(s.nodes))
-	switch {
-	case len(voters) < want && len(others) > 0:
-		ids := make([]string, 0, len(others))
-		for _, o := range others {
-			ids = append(ids, string(o.ID))
-		}
-		is := s.ready(ids)
-		others = slices.DeleteFunc(others, func(o raft.Server) bool { return !is[string(o.ID)] })
-		if need := 1 + len(voters)%2; len(others) >= need {
-			return serverChange{what: "votes", id: others[0].ID, addr: others[0].Address, do: addVoter}, true
-		}
-	case len(voters) > want:
-		for _, v := range slices.Backward(voters) {
-			if string(v.ID) != s.self {
-				return serverChange{what: "votes no longer", id: v.ID, do: demote}, true
-			}
+	if len(voters) > want || len(gone) > 0 && len(voters)%2 == 0 {
+		return takeVote(s, voters, gone)
+	}
+	if len(voters) == want && len(gone) == 0 || len(others) == 0 {
+		return serverChange{}, false
+	}
+	ids := make([]string, 0, len(others))
+	for _, o := range others {
+		ids = append(ids, string(o.ID))
+	}
+	is := s.ready(ids)
+	others = slices.DeleteFunc(others, func(o raft.Server) bool { return !is[string(o.ID)] })
+	switch missing := 1 + len(voters)%2; {
+	case len(voters) < want && len(others) >= missing:
+		return serverChange{what: "votes", id: others[0].ID, addr: others[0].Address, do: addVoter}, true
+	case len(gone) > 0 && len(others) > 0:
+		return takeVote(s, voters, gone)
+	}
+	return serverChange{}, false
+}
+
+// takeVote takes one from who is gone, else from who came last; never from the leader.
+func takeVote(s serving, voters, gone []raft.Server) (serverChange, bool) {
+	for _, v := range slices.Backward(slices.Concat(voters, gone)) {
+		if string(v.ID) != s.self {
+			return serverChange{what: "votes no longer", id: v.ID, do: demote}, true
 		}
 	}
 	return serverChange{}, false

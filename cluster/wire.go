@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 )
 
 // Format versions. Each message begins with its own, and one that is not known is refused as a whole.
@@ -42,13 +43,13 @@ func (d *decoder) uint() uint64 {
 // name encodes identifiers. Most are hexadecimal digits and take half their length, which matters in hints: a datagram
 // holds about 45 of them instead of 25.
 func (e *encoder) name(s string) {
-	if raw, err := hex.DecodeString(s); err == nil && hex.EncodeToString(raw) == s {
-		e.uint(uint64(len(raw))<<1 | 1)
-		*e = append(*e, raw...)
+	if len(s)%2 == 1 || strings.Trim(s, "0123456789abcdef") != "" {
+		e.uint(uint64(len(s)) << 1)
+		*e = append(*e, s...)
 		return
 	}
-	e.uint(uint64(len(s)) << 1)
-	*e = append(*e, s...)
+	e.uint(uint64(len(s)/2)<<1 | 1)
+	*e, _ = hex.AppendDecode(*e, []byte(s)) // fails only for other digits
 }
 
 func (d *decoder) name() string {
@@ -135,6 +136,7 @@ type meta struct {
 	name    string
 	port    uint16 // of the cluster's TCP port
 	epoch   uint64 // 0 while the node is not ready to be asked
+	life    uint64 // of the process, see sealer; 0: none is said
 }
 
 func (m meta) encode() []byte {
@@ -143,6 +145,7 @@ func (m meta) encode() []byte {
 	e.text(m.name)
 	e.uint(uint64(m.port))
 	e.uint(m.epoch)
+	e.uint(m.life)
 	return e
 }
 
@@ -150,6 +153,9 @@ func decodeMeta(message []byte) (meta, error) {
 	d := decoder{rest: message}
 	d.expect(metaVersion)
 	m := meta{cluster: d.text(), name: d.text(), port: d.port(), epoch: d.uint()}
+	if d.more() {
+		m.life = d.uint()
+	}
 	if d.err != nil {
 		return meta{}, fmt.Errorf("node: %w", d.err)
 	}

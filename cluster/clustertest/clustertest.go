@@ -19,6 +19,8 @@ type Cluster struct {
 	nodes []*Node
 	rows  map[string]map[string]map[string][]byte // network -> node -> key -> value
 	fail  func(node string, txn cluster.Txn) error
+
+	changes uint64
 }
 
 // Node is one node's view of a Cluster: it has the methods of a *cluster.Cluster that other packages use.
@@ -26,6 +28,8 @@ type Node struct {
 	c       *Cluster
 	node    cluster.Node
 	watches map[chan struct{}]bool
+
+	disputed error
 }
 
 // Node adds a node of that name, with the next address of 192.0.2.0/24 (RFC 5737).
@@ -89,6 +93,20 @@ func (n *Node) Watch() (<-chan struct{}, func()) {
 	}
 }
 
+// Undisputed is what Dispute said, or nil.
+func (n *Node) Undisputed(context.Context) error {
+	n.c.mu.Lock()
+	defer n.c.mu.Unlock()
+	return n.disputed
+}
+
+// Dispute makes Undisputed answer err.
+func (n *Node) Dispute(err error) {
+	n.c.mu.Lock()
+	defer n.c.mu.Unlock()
+	n.disputed = err
+}
+
 // Nodes are all nodes.
 func (n *Node) Nodes() []cluster.Node {
 	n.c.mu.Lock()
@@ -146,6 +164,13 @@ func (n *Node) Remote(network string) []cluster.Row {
 	return rows
 }
 
+// Revision is another number after every change of anything.
+func (n *Node) Revision(string) uint64 {
+	n.c.mu.Lock()
+	defer n.c.mu.Unlock()
+	return n.c.changes
+}
+
 // Sync has nothing to wait for.
 func (n *Node) Sync(context.Context, string) error { return nil }
 
@@ -163,6 +188,7 @@ func (n *Node) row(network string) map[string][]byte {
 }
 
 func (c *Cluster) wakeAll() {
+	c.changes++
 	for _, n := range c.nodes {
 		for wake := range n.watches {
 			select {
