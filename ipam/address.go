@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -69,7 +70,7 @@ func (i *IPAM) RequestAddress(ctx context.Context, pool, address string, options
 	case options[typeOption] != "":
 		err = fmt.Errorf("option %s=%q: allowed is %s", typeOption, options[typeOption], gatewayType)
 	case a.mac == "" && a.addr.IsValid():
-		addr, err = i.known(pool, a)
+		addr, err = i.known(ctx, pool, a)
 	default:
 		addr, err = i.endpoint(ctx, pool, a)
 	}
@@ -185,7 +186,8 @@ func (p *pool) firstHost() netip.Addr {
 
 // known answers requests that name an address and no endpoint: auxiliary addresses while the network is being created, and
 // Docker's replay of everything it knows, when it starts.
-func (i *IPAM) known(id string, a ask) (netip.Prefix, error) {
+func (i *IPAM) known(ctx context.Context, id string, a ask) (netip.Prefix, error) {
+	disputed := i.disputed(ctx, id, a)
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	p, err := i.get(id)
@@ -213,7 +215,7 @@ func (i *IPAM) known(id string, a ask) (netip.Prefix, error) {
 		rec.Aux = append(slices.Clone(rec.Aux), a.addr)
 		return p.with(a.addr), i.change(p, rec)
 	}
-	if err := i.mayAdopt(p, a.addr); err != nil {
+	if err := cmp.Or(disputed, i.mayAdopt(p, a.addr)); err != nil {
 		return netip.Prefix{}, err
 	}
 	return p.with(a.addr), i.grant(p, a.addr, a)
@@ -234,12 +236,13 @@ func (i *IPAM) mayAdopt(p *pool, addr netip.Addr) error {
 func (i *IPAM) endpoint(ctx context.Context, id string, a ask) (netip.Prefix, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
+	disputed := i.disputed(ctx, id, a)
 	var err error
 	for range maxTries {
 		var p *pool
 		var rec poolRecord
 		var addr netip.Prefix
-		p, rec, addr, err = i.tryEndpoint(id, a)
+		p, rec, addr, err = i.tryEndpoint(id, a, disputed)
 		switch {
 		case err == nil:
 			return addr, nil
@@ -262,8 +265,20 @@ func (i *IPAM) endpoint(ctx context.Context, id string, a ask) (netip.Prefix, er
 	return netip.Prefix{}, fmt.Errorf("pool %s: given up after %d tries, others were faster: %w", id, maxTries, err)
 }
 
+// disputed says why nothing new of a pool may be handed out on this host. i.mu is not held.
+func (i *IPAM) disputed(ctx context.Context, id string, a ask) error {
+	i.mu.Lock()
+	p := i.pools[id]
+	known := p == nil || p.Shared == "" || a.mac == "" && p.space.leases[a.addr] != nil
+	i.mu.Unlock()
+	if known || i.config.Cluster == nil {
+		return nil
+	}
+	return i.config.Cluster.Undisputed(ctx)
+}
+
 // tryEndpoint hands out an address if that needs nobody else. Else it says of which pool, as it was.
-func (i *IPAM) tryEndpoint(id string, a ask) (*pool, poolRecord, netip.Prefix, error) {
+func (i *IPAM) tryEndpoint(id string, a ask, disputed error) (*pool, poolRecord, netip.Prefix, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	p, err := i.get(id)
@@ -276,6 +291,9 @@ func (i *IPAM) tryEndpoint(id string, a ask) (*pool, poolRecord, netip.Prefix, e
 	i.refresh(p)
 	if l := p.repeated(a); l != nil {
 		return p, p.poolRecord, p.with(l.Addr), nil
+	}
+	if disputed != nil {
+		return p, p.poolRecord, netip.Prefix{}, fmt.Errorf("%s: %w", p.label(), disputed)
 	}
 	addr := a.addr
 	if addr.IsValid() {

@@ -43,7 +43,7 @@ func (p *pool) believed(view cluster.View) []cluster.Block {
 		shown[b.Prefix] = true
 	}
 	for _, r := range p.receipts {
-		if !p.stale && r.Index <= view.Index() {
+		if !p.stale && r.Index <= view.Index() || r.Node != "" && r.Node != p.self {
 			continue
 		}
 		blocks = slices.DeleteFunc(blocks, func(b cluster.Block) bool { return b.Prefix == r.Prefix })
@@ -72,14 +72,14 @@ func (i *IPAM) receive(p *pool) {
 		if !p.ours(b) {
 			continue
 		}
-		rec := blockRecord{Version: recordVersion, Pool: p.ID, Prefix: b.Prefix, Index: b.Index}
+		rec := blockRecord{Version: recordVersion, Pool: p.ID, Prefix: b.Prefix, Node: p.self, Index: b.Index}
 		for _, other := range p.blocks {
 			if other.Prefix.IsSingleIP() && !p.ours(other) && b.Prefix.Contains(other.Prefix.Addr()) {
 				rec.Carved = append(rec.Carved, other.Prefix.Addr())
 			}
 		}
 		receipts[b.Prefix] = rec
-		if have, ok := p.receipts[b.Prefix]; !ok || have.Index != rec.Index || !slices.Equal(have.Carved, rec.Carved) {
+		if have, ok := p.receipts[b.Prefix]; !ok || have.Index != rec.Index || have.Node != rec.Node || !slices.Equal(have.Carved, rec.Carved) {
 			write, err := putBlock(rec)
 			if err != nil {
 				return

@@ -123,6 +123,8 @@ type node struct {
 	mu     sync.Mutex
 	at     int // version it has come to
 	lags   bool
+
+	disputed error
 }
 
 type proposal int
@@ -196,6 +198,18 @@ func (n *node) Propose(ctx context.Context, txn cluster.Txn) (cluster.View, erro
 }
 
 // Watch always has something to see.
+func (n *node) Undisputed(context.Context) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.disputed
+}
+
+func (n *node) dispute(err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.disputed = err
+}
+
 func (n *node) Watch() (<-chan struct{}, func()) {
 	if n.onView != nil {
 		always := make(chan struct{})

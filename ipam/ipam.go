@@ -45,10 +45,12 @@ type Facts interface {
 	Propose(ctx context.Context, txn cluster.Txn) (cluster.View, error)
 }
 
-// Cluster is Facts that say when they change.
+// Cluster is Facts that say when they change, and whether they are this host's alone.
 type Cluster interface {
 	Facts
 	Watch() (<-chan struct{}, func())
+	// Undisputed says why this host must not hand out addresses, whatever blocks are its own; nil: it may. It may wait.
+	Undisputed(ctx context.Context) error
 }
 
 // Config is what an IPAM is made of.

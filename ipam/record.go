@@ -77,6 +77,7 @@ type blockRecord struct {
 	Version int          `json:"v"`
 	Pool    string       `json:"pool"`
 	Prefix  netip.Prefix `json:"prefix"`
+	Node    string       `json:"node,omitempty"`   // to whom: this host may have another identity now
 	Index   uint64       `json:"index"`            // log entry that gave it
 	Carved  []netip.Addr `json:"carved,omitempty"` // addresses in it that were another host's already
 }

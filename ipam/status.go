@@ -96,6 +96,9 @@ func (i *IPAM) Alarms() []string {
 			all = append(all, i.staleError(p).Error())
 			continue
 		}
+		if i.config.Cluster != nil {
+			all = append(all, p.strayAlarms(i.config.Cluster.View())...)
+		}
 		var frozen []string
 		for _, b := range p.blocks {
 			if p.ours(b) && p.frozen(b) && p.Prefix.Overlaps(b.Prefix) {
