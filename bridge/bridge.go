@@ -44,16 +44,20 @@ func Device(name string, mtu int) kernel.Link {
 }
 
 // Port is a container's place on a bridge: a veth pair whose far end waits in the host's namespace for the engine. The other
-// containers are told of its addresses, which may have been another's. A network that is not internal gets its way outwards
-// from docker_gwbridge.
+// containers are told of its addresses, which may have been another's. The bridge learns nothing at the port: it knows the
+// container's MAC, and a container that sends with another's would otherwise take that one's place, also if the entry is a
+// static one (br_fdb_update, Linux 6.18). A network that is not internal gets its way outwards from docker_gwbridge.
 func Port(bridge kernel.Link, e driver.Endpoint, internal bool) (kernel.State, driver.Attachment) {
 	host, container := kernel.Name("ckh", e.ID), kernel.Name("ckc", e.ID)
 	veth := kernel.Veth{Peer: container, PeerNS: kernel.Host, PeerMAC: e.MAC, PeerMTU: bridge.MTU}
 	for _, a := range e.Addrs {
 		veth.Announce = append(veth.Announce, a.Addr())
 	}
-	state := kernel.State{Links: []kernel.Link{{
-		Name: host, NS: kernel.Shared, MTU: bridge.MTU, Master: bridge.Name, Up: true, Veth: &veth,
-	}}}
+	state := kernel.State{
+		Links: []kernel.Link{{
+			Name: host, NS: kernel.Shared, MTU: bridge.MTU, Master: bridge.Name, Up: true, NoLearning: true, Veth: &veth,
+		}},
+		FDB: []kernel.FDB{{NS: kernel.Shared, Dev: host, MAC: e.MAC, Bridge: true}},
+	}
 	return state, driver.Attachment{Link: container, Prefix: "eth", NoGatewayService: internal}
 }

@@ -115,6 +115,8 @@ type EndpointRequest struct {
 type Kernel interface {
 	// Set gives owner exactly what want says; the zero State removes all.
 	Set(ctx context.Context, owner string, want kernel.State) error
+	// Remove is Set of the zero State for many owners at once, which is quicker than one after the other.
+	Remove(ctx context.Context, owners ...string) error
 	// Owners lists every owner that has something in the kernel.
 	Owners(ctx context.Context) ([]kernel.Owned, error)
 }
@@ -133,6 +135,8 @@ type Records interface {
 	Remote(network string) []cluster.Row
 	Sync(ctx context.Context, network string) error
 	Nodes() []cluster.Node
+	// Revision is another number whenever Remote or Nodes may return something else than before.
+	Revision(network string) uint64
 }
 
 // Pools is what the driver needs of the address pools.
@@ -152,6 +156,8 @@ type Leases interface {
 	Use(ctx context.Context, network, endpoint string, addrs []netip.Addr) error
 	// Unuse says that the endpoint is gone.
 	Unuse(ctx context.Context, endpoint string) error
+	// Reown asks the cluster for what is leased in a network and is not this host's any more.
+	Reown(ctx context.Context, network string) error
 }
 
 // Store is what must not be forgotten: what Apply was given is on disk when it returns.
@@ -172,6 +178,7 @@ type NetworkStatus struct {
 	Internal bool     `json:"internal,omitempty"`
 	Local    int      `json:"local"`
 	Remote   int      `json:"remote"`
+	Refused  int      `json:"refused,omitempty"` // records of other hosts that are not believed
 	Problem  string   `json:"problem,omitempty"`
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/carricknet/carrick/kernel"
 	"github.com/carricknet/carrick/store"
 )
 
@@ -35,6 +36,8 @@ type Config struct {
 	Records Records // nil without a cluster
 	Pools   Pools
 	Leases  Leases
+	// Guard is what the kernel of this host needs for the sake of the other nodes of the cluster; nil: nothing.
+	Guard   func() kernel.State
 	Store   Store
 	Damaged bool           // the store was found damaged and begins empty: nothing in the kernel is an orphan for that
 	Logger  *logrus.Logger // nil discards
@@ -50,6 +53,9 @@ type Driver struct {
 	claims   map[string]claim    // Docker's id -> what no other network of this host may have
 	members  map[string]turn     // the cluster's id -> whose turn it is to join or leave that network
 
+	credulous bool // a seam for tests: the facts are not asked whose an address is
+
+	guard  guard
 	left   chan struct{} // wakes Run: there is a network that the cluster has not heard has left
 	unread bool          // a network has a record that this version cannot read; written by Restore only
 }
@@ -61,21 +67,28 @@ type network struct {
 	turn turn
 	content
 	plan Plan // nil if it could not be opened
-	gone bool // removed from the driver while somebody waited for the turn
+	// doomed are endpoints of which a call says that they are to go; written with Driver.mu, with or without the turn.
+	doomed map[string]bool
+	gone   bool // removed from the driver while somebody waited for the turn
 	// unheard: the other hosts have not said yet, after a start, what they have. What is there in the kernel stays.
 	unheard bool
 
+	said bool  // what was refused is in the log
+	from basis // of what the kernel was last told; zero: it must be told again
+
 	// What Run remembers.
-	missed   bool           // something changed, and there was no turn to be had
-	suspects map[string]int // endpoint -> looks at which it seemed dead, one after the other
+	adopted  map[string]bool // endpoints from before the start, of which the kernel has not been told since
+	missed   bool            // something changed, and there was no turn to be had
+	suspects map[string]int  // endpoint -> looks at which it seemed dead, one after the other
 }
 
 // content is what a network is, has and lacks.
 type content struct {
 	Network
 	endpoints map[string]Endpoint
-	problem   error  // why the kernel is not as it should be; nil: it is
-	refused   string // what other hosts said and was not believed
+	problem   error                 // why the kernel is not as it should be; nil: it is
+	refused   string                // what other hosts said and was not believed
+	macs      map[kernel.MAC]holder // who had which MAC when it was looked at last
 }
 
 // claim is what a network takes away from the others of this host.
@@ -92,11 +105,13 @@ func New(c Config) *Driver {
 	}
 	return &Driver{
 		Config: c, networks: map[string]*network{}, claims: map[string]claim{}, members: map[string]turn{}, left: make(chan struct{}, 1),
+		guard: guard{turn: newTurn()},
 	}
 }
 
 func newNetwork(n Network) *network {
-	return &network{turn: newTurn(), content: content{Network: n, endpoints: map[string]Endpoint{}}, suspects: map[string]int{}}
+	return &network{turn: newTurn(), content: content{Network: n, endpoints: map[string]Endpoint{}}, doomed: map[string]bool{},
+		suspects: map[string]int{}, adopted: map[string]bool{}}
 }
 
 // get returns a network, with its turn.
@@ -189,12 +204,21 @@ func (d *Driver) open(ctx context.Context, nw *network) error {
 
 // set makes the kernel as the network's plan says, now.
 func (d *Driver) set(ctx context.Context, nw *network) error {
-	remote, refused := d.remote(nw.content)
-	if refused != "" && refused != nw.refused {
-		d.log(nw.ID).Error(refused)
+	from := d.basis(nw.Shared)
+	b := d.remote(nw.content)
+	if b.refused != nw.refused {
+		nw.said = false
+	} else if b.refused != "" && !nw.said {
+		// Not at the first look: a record may be here before the fact that it rests on, by some milliseconds.
+		d.log(nw.ID).Error(b.refused)
+		nw.said = true
 	}
-	d.change(func() { nw.refused = refused })
-	return d.Kernel.Set(ctx, networkOwner(nw.ID), nw.plan.Network(remote))
+	err := d.Kernel.Set(ctx, networkOwner(nw.ID), nw.plan.Network(b.Remote))
+	if err != nil || b.refused != "" && !nw.said { // it is looked at once more
+		from = basis{}
+	}
+	d.change(func() { nw.refused, nw.macs, nw.from = b.refused, b.macs, from })
+	return err
 }
 
 // keep brings a network in step for nobody who waits: it opens it if that has not been possible, or removes it if it has been

@@ -140,6 +140,7 @@ func (d *Driver) sync(ctx context.Context, shared string, limit time.Duration) {
 
 // DeleteEndpoint removes an endpoint. An unknown one is gone already.
 func (d *Driver) DeleteEndpoint(ctx context.Context, network, id string) error {
+	defer d.doom(network, id)()
 	nw, err := d.get(ctx, network)
 	if errors.Is(err, ErrNotFound) {
 		return d.removeLostEndpoint(ctx, network, id)
@@ -148,32 +149,79 @@ func (d *Driver) DeleteEndpoint(ctx context.Context, network, id string) error {
 		return err
 	}
 	defer nw.turn.give()
-	e, ok := nw.endpoints[id]
-	if !ok {
+	if _, ok := nw.endpoints[id]; !ok { // or another call has removed it along with its own
 		return d.removeLostEndpoint(ctx, network, id)
 	}
-	return d.removeEndpoint(ctx, nw, e)
+	return d.removeEndpoints(ctx, nw, d.doomed(nw))
 }
 
-// removeEndpoint removes everything an endpoint has, finished or half-made: the others stop sending first, its record
-// goes last. The last endpoint takes the host off the network.
-func (d *Driver) removeEndpoint(ctx context.Context, nw *network, e Endpoint) error {
-	if !nw.Half { // then the host has been taken off already
-		d.withdraw(nw, e)
+// doom notes that an endpoint is to go, until the call about it ends: whoever of many such calls gets the turn removes the
+// endpoints of all, since the kernel takes as long for one as for many.
+func (d *Driver) doom(network, id string) (end func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	nw := d.networks[network]
+	if nw == nil {
+		return func() {}
 	}
-	if err := d.Kernel.Set(ctx, endpointOwner(e.ID), kernel.State{}); err != nil {
+	nw.doomed[id] = true
+	return func() { d.change(func() { delete(nw.doomed, id) }) }
+}
+
+// doomed are the endpoints of a network that are to go.
+func (d *Driver) doomed(nw *network) (all []Endpoint) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for id := range nw.doomed {
+		if e, ok := nw.endpoints[id]; ok {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+// removeEndpoint removes everything an endpoint has, finished or half-made.
+func (d *Driver) removeEndpoint(ctx context.Context, nw *network, e Endpoint) error {
+	return d.removeEndpoints(ctx, nw, []Endpoint{e})
+}
+
+// removeEndpoints does so for several: the others stop sending first, the records go last. The last endpoint takes the host off
+// the network.
+func (d *Driver) removeEndpoints(ctx context.Context, nw *network, all []Endpoint) error {
+	if len(all) == 0 {
+		return nil
+	}
+	var owners []string
+	var records []store.Write
+	for _, e := range all {
+		if !nw.Half { // then the host has been taken off already
+			d.withdraw(nw, e)
+		}
+		owners = append(owners, endpointOwner(e.ID))
+		records = append(records, store.Write{Key: endpointKey(nw.ID, e.ID)})
+	}
+	if err := d.Kernel.Remove(ctx, owners...); err != nil {
 		return err
 	}
 	if nw.Ours {
-		if err := d.Leases.Unuse(ctx, e.ID); err != nil {
-			return err
+		for _, e := range all {
+			if err := d.Leases.Unuse(ctx, e.ID); err != nil {
+				return err
+			}
 		}
 	}
-	if err := d.Store.Apply(store.Write{Key: endpointKey(nw.ID, e.ID)}); err != nil {
+	if err := d.Store.Apply(records...); err != nil {
 		return err
 	}
-	d.change(func() { delete(nw.endpoints, e.ID) })
-	delete(nw.suspects, e.ID)
+	d.change(func() {
+		for _, e := range all {
+			delete(nw.endpoints, e.ID)
+		}
+		nw.from = basis{} // what another host says of their addresses may be believed now
+	})
+	for _, e := range all {
+		delete(nw.suspects, e.ID)
+	}
 	if len(nw.endpoints) == 0 && nw.Shared != "" && !nw.Half {
 		d.attend(nw, false)
 		d.keep(ctx, nw) // without what the other hosts have

@@ -31,6 +31,10 @@ type memory struct {
 	names  map[netip.Prefix]string     // of --ipam-opt network=
 	failAt int                         // the call that fails, counted down; 0: none
 	dies   bool                        // so do all after it
+	node   *clustertest.Node           // nil without a cluster
+	shared map[string]string           // Docker's network -> the cluster's
+
+	reowned map[string]int // Docker's network -> how often
 }
 
 // never is more calls than a test makes.
@@ -40,7 +44,8 @@ var errPlanned = errors.New("planned failure")
 
 func newMemory() *memory {
 	return &memory{
-		kept: map[string][]byte{}, bound: map[string][]cluster.Subnet{}, used: map[netip.Addr]string{}, names: map[netip.Prefix]string{},
+		shared: map[string]string{}, kept: map[string][]byte{}, bound: map[string][]cluster.Subnet{}, used: map[netip.Addr]string{}, names: map[netip.Prefix]string{},
+		reowned: map[string]int{},
 	}
 }
 
@@ -94,13 +99,13 @@ func (m *memory) Describe(space string, subnets []netip.Prefix) (string, []clust
 	return name, described, true
 }
 
-func (m *memory) Bind(_ context.Context, network, _ string, subnets []cluster.Subnet) error {
+func (m *memory) Bind(_ context.Context, network, shared string, subnets []cluster.Subnet) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.fails() {
 		return errPlanned
 	}
-	m.bound[network] = subnets
+	m.bound[network], m.shared[network] = subnets, shared
 	return nil
 }
 
@@ -128,7 +133,28 @@ func (m *memory) Use(_ context.Context, network, endpoint string, addrs []netip.
 			return fmt.Errorf("%s is in use", a)
 		}
 		m.used[a] = endpoint
+		if shared := m.shared[network]; shared != "" {
+			grant(m.node, shared, netip.PrefixFrom(a, a.BitLen()), m.node.ID())
+		}
 	}
+	return nil
+}
+
+// grant gives a block to a node, as a fact of the cluster, whoever had it before.
+func grant(c *clustertest.Node, shared string, block netip.Prefix, node string) {
+	op, err := cluster.BlockOp(shared, block, node)
+	if err == nil {
+		_, err = c.Propose(context.Background(), cluster.Txn{Then: []cluster.Op{op}})
+	}
+	if err != nil {
+		panic(err)
+	}
+}
+
+func (m *memory) Reown(_ context.Context, network string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.reowned[network]++
 	return nil
 }
 
@@ -215,6 +241,7 @@ func newHost(t *testing.T, c *clustertest.Cluster, name string) *host {
 	h := &host{memory: newMemory(), kernel: &kerneltest.Fake{}}
 	if c != nil {
 		h.node = c.Node(name)
+		h.memory.node = h.node
 	}
 	h.restart(t)
 	return h
@@ -262,6 +289,5 @@ func epRequest(nid, eid string, addrs ...string) EndpointRequest {
 
 // behind is what a network of the host has behind other VTEPs.
 func (h *host) behind(nid string) []Endpoint {
-	remote, _ := h.remote(h.networks[id(nid)].content)
-	return remote.Endpoints
+	return h.remote(h.networks[id(nid)].content).Endpoints
 }

@@ -39,8 +39,12 @@ func (f *slowFacts) Propose(ctx context.Context, txn cluster.Txn) (cluster.View,
 	return f.Node.Propose(ctx, txn)
 }
 
-func sharedID(subnet string) string {
-	return cluster.NetworkID("", []cluster.Subnet{{Prefix: netip.MustParsePrefix(subnet)}})
+func sharedID(prefixes ...string) string {
+	var subnets []cluster.Subnet
+	for _, p := range prefixes {
+		subnets = append(subnets, cluster.Subnet{Prefix: netip.MustParsePrefix(p)})
+	}
+	return cluster.NetworkID("", subnets)
 }
 
 func TestWhoWaitsForTheClusterHoldsUpNobody(t *testing.T) {

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"time"
@@ -44,6 +45,32 @@ func (d *Driver) join(ctx context.Context, nw *network, said cluster.Network) er
 		return err
 	}
 	d.change(func() { nw.VNI, nw.MTU, nw.Subnets = have.VNI, have.MTU, have.Subnets })
+	return nil
+}
+
+// reattend tells the cluster again that this host has a network: it may be another node than before, as after `carrick leave`.
+// A network that the cluster has made anew meanwhile is not the one that is here.
+func (d *Driver) reattend(ctx context.Context, nw *network) error {
+	if nw.Shared == "" || d.Facts == nil {
+		return nil
+	}
+	view := d.Facts.View()
+	have, ok := view.Network(nw.Shared)
+	switch {
+	case view.Index() == 0:
+		return errors.New("nothing has been heard from the cluster yet")
+	case !ok || have.VNI != nw.VNI || slices.Contains(view.Attendants(nw.Shared), d.Facts.ID()):
+		return nil
+	}
+	turn := d.member(nw.Shared)
+	if err := turn.take(ctx); err != nil {
+		return err
+	}
+	defer turn.give()
+	if err := cluster.ReattendNetwork(ctx, d.Facts, nw.Shared, nw.VNI); err != nil {
+		return err
+	}
+	d.log(nw.ID).Info("the cluster counts this host among those of the network again")
 	return nil
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/carricknet/carrick/cluster"
@@ -148,12 +150,7 @@ func (d *Driver) write(n Network) error {
 func (d *Driver) undo(ctx context.Context, nw *network) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
 	defer cancel()
-	if err := d.remove(ctx, nw); err != nil {
-		d.change(func() { nw.problem = err })
-		return err
-	}
-	d.tellLeft(ctx, nw)
-	return nil
+	return d.delete(ctx, nw)
 }
 
 // DeleteNetwork removes a network and whatever endpoints the engine forgot to remove. An unknown one is gone already. The
@@ -167,6 +164,11 @@ func (d *Driver) DeleteNetwork(ctx context.Context, id string) error {
 		return err
 	}
 	defer nw.turn.give()
+	return d.delete(ctx, nw)
+}
+
+// delete removes a network and tells the cluster. The network's turn is held.
+func (d *Driver) delete(ctx context.Context, nw *network) error {
 	if err := d.remove(ctx, nw); err != nil {
 		d.change(func() { nw.problem = err })
 		return err
@@ -187,10 +189,8 @@ func (d *Driver) remove(ctx context.Context, nw *network) error {
 		return err
 	}
 	d.attend(nw, false)
-	for _, e := range nw.endpoints {
-		if err := d.removeEndpoint(ctx, nw, e); err != nil {
-			return err
-		}
+	if err := d.removeEndpoints(ctx, nw, slices.Collect(maps.Values(nw.endpoints))); err != nil {
+		return err
 	}
 	if err := d.removeLostEndpoints(ctx, nw.ID); err != nil {
 		return err

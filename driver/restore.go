@@ -34,6 +34,7 @@ func (d *Driver) Restore(ctx context.Context) error {
 	if err := d.removeOrphans(ctx, owned); err != nil {
 		return err
 	}
+	_ = d.keepGuard(ctx, true) // Run tries again
 	for _, nw := range d.all() {
 		if err := nw.take(ctx); err != nil {
 			return err
@@ -102,8 +103,11 @@ func (d *Driver) rebindAll(ctx context.Context) {
 }
 
 func (d *Driver) rebind(ctx context.Context, nw *network) error {
-	if !nw.Ours || nw.Half || nw.gone {
+	if nw.Half || nw.gone {
 		return nil
+	}
+	if err := d.reattend(ctx, nw); err != nil || !nw.Ours {
+		return err
 	}
 	if err := d.Pools.Bind(ctx, nw.ID, nw.Shared, nw.Subnets); err != nil {
 		return err
@@ -112,7 +116,7 @@ func (d *Driver) rebind(ctx context.Context, nw *network) error {
 	for _, e := range nw.endpoints {
 		errs = append(errs, d.Leases.Use(ctx, nw.ID, e.ID, bare(e.Addrs)))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, d.Leases.Reown(ctx, nw.ID))...)
 }
 
 // read takes over the records that this version understands.
@@ -134,7 +138,7 @@ func (d *Driver) read() {
 			continue
 		}
 		if nw := d.networks[e.Network]; nw != nil {
-			nw.endpoints[e.ID] = e
+			nw.endpoints[e.ID], nw.adopted[e.ID] = e, true
 		}
 	}
 }
@@ -156,18 +160,20 @@ func (d *Driver) announce(nw *network) {
 func (d *Driver) removeOrphans(ctx context.Context, owned []kernel.Owned) error {
 	known := d.recorded()
 	var kept []store.Write
+	var orphans []string
 	for _, o := range owned {
 		switch {
 		case known[o.Owner]:
 		case d.Damaged:
 			kept = append(kept, store.Write{Key: keptKey(o.Owner), Value: []byte("{}")})
 		default:
-			if err := d.Kernel.Set(ctx, o.Owner, kernel.State{}); err != nil {
-				d.Logger.WithError(err).WithField("owner", o.Owner).Error("an orphan cannot be removed")
-				continue
-			}
-			d.Logger.WithField("owner", o.Owner).Warn("removed what nobody owns any more")
+			orphans = append(orphans, o.Owner)
 		}
+	}
+	if err := d.Kernel.Remove(ctx, orphans...); err != nil {
+		d.Logger.WithError(err).WithField("owners", orphans).Error("orphans cannot be removed")
+	} else if len(orphans) != 0 {
+		d.Logger.WithField("owners", orphans).Warn("removed what nobody owns any more")
 	}
 	if len(kept) == 0 {
 		return nil
@@ -177,7 +183,7 @@ func (d *Driver) removeOrphans(ctx context.Context, owned []kernel.Owned) error 
 
 // recorded are the owners that a record names, whether this version can read it or not.
 func (d *Driver) recorded() map[string]bool {
-	known := map[string]bool{}
+	known := map[string]bool{guardOwner: d.guards()}
 	for key := range d.Store.Prefix(networkKey("")) {
 		known[networkOwner(strings.TrimPrefix(key, networkKey("")))] = true
 	}

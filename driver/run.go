@@ -7,8 +7,8 @@ import (
 )
 
 const (
-	// batch is how long a change waits for others: short beside the 60 ms gossip takes, long enough that ten thousand
-	// records arriving one by one cost twenty passes a second at most.
+	// batch is how long after a pass the next one comes at the earliest, if there are changes all the time: ten thousand
+	// records arriving one by one cost twenty passes a second at most. A single change does not wait.
 	batch = 50 * time.Millisecond
 	// retry is after how long a network that the kernel refused is tried again.
 	retry = time.Second
@@ -35,21 +35,25 @@ func (d *Driver) Run(ctx context.Context, wake <-chan struct{}) error {
 	again, all := time.NewTicker(retry), time.NewTicker(audit)
 	defer again.Stop()
 	defer all.Stop()
-	var changed <-chan time.Time // fires when a batch is complete
+	var changed <-chan time.Time // fires when the next pass may come
+	var passed time.Time         // when the last one ended
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-wake:
 			if changed == nil {
-				changed = time.After(batch)
+				changed = time.After(batch - time.Since(passed))
 			}
 		case <-changed:
-			changed = nil
-			d.reconcile(ctx, func(*network) bool { return true })
+			_ = d.keepGuard(ctx, false) // its failures are alarms, and so they are below
+			d.reconcile(ctx, d.stale())
+			changed, passed = nil, time.Now()
 		case <-all.C:
+			_ = d.keepGuard(ctx, true)
 			d.reconcile(ctx, func(*network) bool { return true })
 		case <-again.C:
+			_ = d.keepGuard(ctx, false)
 			d.reconcile(ctx, func(nw *network) bool { return nw.missed || nw.problem != nil })
 		}
 	}
@@ -79,6 +83,40 @@ func (d *Driver) reconcile(ctx context.Context, due func(*network) bool) {
 			nw.turn.give()
 		}
 	}
+}
+
+// basis is what the kernel's state of a network was made from, besides what the network is and has. The zero basis is that of
+// no state.
+type basis struct {
+	made           bool
+	records, facts uint64 // revision and index
+}
+
+func (d *Driver) basis(shared string) basis {
+	b := basis{made: true}
+	if shared != "" && d.Records != nil {
+		b.records = d.Records.Revision(shared)
+	}
+	if shared != "" && d.Facts != nil {
+		b.facts = d.Facts.View().Index()
+	}
+	return b
+}
+
+// stale tells which networks have to be looked at after a change: of a hundred networks with a thousand endpoints each, one
+// has changed usually.
+func (d *Driver) stale() func(*network) bool {
+	now := map[*network]basis{}
+	shared := map[*network]string{}
+	d.mu.Lock()
+	for _, nw := range d.networks {
+		shared[nw] = nw.Shared
+	}
+	d.mu.Unlock()
+	for nw, id := range shared {
+		now[nw] = d.basis(id)
+	}
+	return func(nw *network) bool { return nw.missed || nw.problem != nil || nw.from != now[nw] }
 }
 
 // due are the networks that are; those whose making is under way are not.

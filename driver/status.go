@@ -24,10 +24,10 @@ func (d *Driver) contents() []content {
 func (d *Driver) Networks() []NetworkStatus {
 	all := []NetworkStatus{}
 	for _, c := range d.contents() {
-		remote, _ := d.remote(c)
+		remote := d.remote(c)
 		s := NetworkStatus{
 			ID: c.ID, Mode: c.Mode, Shared: c.Shared, Name: c.Name, VNI: c.VNI, MTU: c.MTU, Internal: c.Internal,
-			Local: len(c.endpoints), Remote: len(remote.Endpoints),
+			Local: len(c.endpoints), Remote: len(remote.Endpoints), Refused: remote.count,
 		}
 		for _, p := range prefixesOf(c.Network) {
 			s.Subnets = append(s.Subnets, p.String())
@@ -37,6 +37,20 @@ func (d *Driver) Networks() []NetworkStatus {
 		}
 		all = append(all, s)
 	}
+	return all
+}
+
+// MTUs are the networks of a mode with nothing but what they are known by and their MTU.
+func (d *Driver) MTUs(mode string) []NetworkStatus {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var all []NetworkStatus
+	for _, nw := range d.networks {
+		if nw.Mode == mode {
+			all = append(all, NetworkStatus{ID: short(nw.ID), Name: nw.Name, MTU: nw.MTU})
+		}
+	}
+	slices.SortFunc(all, func(a, b NetworkStatus) int { return cmp.Compare(a.ID, b.ID) })
 	return all
 }
 
@@ -53,7 +67,7 @@ func (d *Driver) Endpoints() []EndpointStatus {
 		for _, e := range c.endpoints {
 			all = append(all, statusOf(e, ""))
 		}
-		remote, _ := d.remote(c)
+		remote := d.remote(c)
 		for _, e := range remote.Endpoints {
 			all = append(all, statusOf(e, nodes[e.VTEP.String()]))
 		}
@@ -64,13 +78,19 @@ func (d *Driver) Endpoints() []EndpointStatus {
 	return all
 }
 
-// Alarms are sentences about networks that are not as they should be.
+// Alarms are sentences about what is not as it should be.
 func (d *Driver) Alarms() []string {
 	var all []string
 	for _, c := range d.contents() {
 		for _, problem := range d.problems(c) {
 			all = append(all, "network "+short(c.ID)+": "+problem)
 		}
+	}
+	d.mu.Lock()
+	broken := d.guard.err
+	d.mu.Unlock()
+	if broken != nil {
+		all = append(all, unguarded+": "+broken.Error())
 	}
 	for _, shared := range d.leaving() {
 		all = append(all, "network "+shared+" left this host, and the cluster has not heard of it yet")

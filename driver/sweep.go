@@ -3,6 +3,8 @@ package driver
 import (
 	"context"
 	"time"
+
+	"github.com/carricknet/carrick/kernel"
 )
 
 // An endpoint is dead when it seemed so at several looks, one after the other. Looks are counted rather than time: a host
@@ -51,6 +53,9 @@ func (d *Driver) sweepNetwork(ctx context.Context, nw *network, waiting map[stri
 		case waits:
 			reason, looks = "the engine never took its device, or gave it back", waitingLooks
 		}
+		if there && nw.adopted[id] {
+			d.adopt(ctx, nw, id, state)
+		}
 		if reason == "" {
 			delete(nw.suspects, id)
 			continue
@@ -63,5 +68,14 @@ func (d *Driver) sweepNetwork(ctx context.Context, nw *network, waiting map[stri
 			continue
 		}
 		d.log(nw.ID).WithField("endpoint", short(id)).Warnf("removed an endpoint whose container is gone: %s", reason)
+	}
+}
+
+// adopt tells the kernel once, after a start, what an endpoint has: from then on it is kept so. One whose devices are gone is not
+// made anew, since its container has no end of the new ones.
+func (d *Driver) adopt(ctx context.Context, nw *network, id string, state kernel.State) {
+	delete(nw.adopted, id)
+	if err := d.Kernel.Set(ctx, endpointOwner(id), state); err != nil {
+		d.log(nw.ID).WithError(err).WithField("endpoint", short(id)).Warn("what the endpoint has is not as it should be")
 	}
 }

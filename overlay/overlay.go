@@ -29,6 +29,24 @@ type Underlay struct {
 	Port uint16     // UDP destination port
 }
 
+// room is the MTU that remains for containers, in bytes.
+func (u Underlay) room() int {
+	if u.VTEP.Is6() {
+		return u.MTU - overhead6
+	}
+	return u.MTU - overhead4
+}
+
+// Carries says why packets of a network's MTU do not fit, if they do not, and what to do.
+func (u Underlay) Carries(mtu int) error {
+	if mtu <= u.room() {
+		return nil
+	}
+	return fmt.Errorf("MTU %d does not fit: %s has %d bytes, of which %d remain for containers: large packets are lost; "+
+		"raise the MTU of %s to %d, or create the network with -o %s=%d on every host",
+		mtu, u.Link, u.MTU, u.room(), u.Link, mtu+u.MTU-u.room(), driver.OptionMTU, u.room())
+}
+
 // Open returns the Open of overlay networks over what find finds; find is asked anew for each network, since an address
 // may not be there yet when the plugin starts.
 func Open(find func() (Underlay, error)) driver.Open {
@@ -40,16 +58,12 @@ func Open(find func() (Underlay, error)) driver.Open {
 		if err != nil {
 			return nil, err
 		}
-		room := u.MTU - overhead4
-		if u.VTEP.Is6() {
-			room = u.MTU - overhead6
-		}
 		if n.MTU == 0 {
-			n.MTU = room
+			n.MTU = u.room()
 		}
-		if n.MTU > room {
-			return nil, fmt.Errorf("MTU %d does not fit: %s has %d bytes, of which %d remain for containers; "+
-				"create the network with -o %s=%d on every host: %w", n.MTU, u.Link, u.MTU, room, driver.OptionMTU, room, driver.ErrInvalid)
+		// One that is there goes on when the underlay becomes smaller: its small packets pass.
+		if err := u.Carries(n.MTU); err != nil && n.Half {
+			return nil, fmt.Errorf("%w: %w", err, driver.ErrInvalid)
 		}
 		if n.IPv6 && n.MTU < minMTU {
 			return nil, fmt.Errorf("MTU %d is too small for --ipv6, which needs %d bytes: %s has %d: %w",
@@ -108,17 +122,22 @@ func (p plan) reaches(vtep netip.Addr) bool {
 	return vtep != p.underlay.VTEP && vtep.BitLen() == p.underlay.VTEP.BitLen()
 }
 
-// rules keep strangers out. Frames of our VNI are taken from nodes of the cluster only, and from nobody while none is known;
-// the rule names the VNI, so that Docker's own overlay on the same port is left alone. And nothing that is forwarded may be
-// VXLAN for a node: behind masquerading, an ordinary container's packet would otherwise arrive with this host's trusted
-// address.
+// rules keep strangers out: frames of our VNI are taken from nodes of the cluster only, and from nobody while none is known.
+// Each rule names the VNI, so that Docker's own overlay on the same port is left alone. The second is for those who write a
+// node's address into their packets: a container of this host can, and its packets come in by another device than that node's.
+//
+// Frames between hosts are kept from conntrack, which has no use for them: the outer source port is a hash of the inner
+// connection, so that each of these would be two entries in the tables of both hosts, none of which is ever answered, and
+// would go through all of Docker's NAT rules.
 func (p plan) rules(nodes []netip.Addr) []kernel.Rule {
 	if !slices.Contains(nodes, p.underlay.VTEP) {
 		nodes = append(slices.Clone(nodes), p.underlay.VTEP)
 	}
 	return []kernel.Rule{
 		{NS: kernel.Host, Chain: kernel.Prerouting, UDPPort: p.underlay.Port, VNI: p.vni, NotFrom: nodes, Verdict: kernel.Drop},
-		{NS: kernel.Host, Chain: kernel.Forward, UDPPort: p.underlay.Port, To: nodes, Verdict: kernel.Drop},
+		{NS: kernel.Host, Chain: kernel.Prerouting, UDPPort: p.underlay.Port, VNI: p.vni, Astray: true, Verdict: kernel.Drop},
+		{NS: kernel.Host, Chain: kernel.Prerouting, UDPPort: p.underlay.Port, VNI: p.vni, To: []netip.Addr{p.underlay.VTEP}, Verdict: kernel.NoTrack},
+		{NS: kernel.Host, Chain: kernel.Output, UDPPort: p.underlay.Port, VNI: p.vni, Verdict: kernel.NoTrack},
 	}
 }
 

@@ -19,7 +19,7 @@ func here() (Underlay, error) {
 }
 
 func network() *driver.Network {
-	return &driver.Network{ID: "a1b2c3d4e5f60718", Mode: "overlay", IPv4: true, IPv6: true, VNI: 1048577}
+	return &driver.Network{ID: "a1b2c3d4e5f60718", Mode: "overlay", IPv4: true, IPv6: true, VNI: 1048577, Half: true}
 }
 
 func TestNetworkAsCommands(t *testing.T) {
@@ -58,9 +58,17 @@ func TestHostsThatCannotBeReachedAreLeftOut(t *testing.T) {
 	if len(s.FDB) != 2 || s.FDB[0].Dst != good || s.FDB[1].Dst != good {
 		t.Errorf("frames would go to %v, want only %s", s.FDB, good)
 	}
-	for _, r := range s.Rules {
-		if all := append(r.NotFrom, r.To...); len(all) != 3 {
-			t.Errorf("the rule %+v does not know all three nodes", r)
+	if r := s.Rules[0]; len(r.NotFrom) != 3 {
+		t.Errorf("the rule %+v does not know all three nodes", r)
+	}
+}
+
+func TestGuardAsCommands(t *testing.T) {
+	a, b, six := netip.MustParseAddr("198.51.100.11"), netip.MustParseAddr("198.51.100.12"), netip.MustParseAddr("2001:db8::13")
+	golden(t, "guard", Guard(4789, 1<<20, a, []netip.Addr{a, b, six}).String())
+	for _, nodes := range [][]netip.Addr{nil, {a}} {
+		if s := Guard(4789, 1<<20, a, nodes); !s.Empty() {
+			t.Errorf("without another node: %s", s)
 		}
 	}
 }
@@ -100,6 +108,7 @@ func TestWhatDoesNotFitIsRefused(t *testing.T) {
 		{"too much over IPv4", here, func(n *driver.Network) { n.MTU = 1451 }, "MTU 1451 does not fit: eth0 has 1500 bytes, of which 1450 remain"},
 		{"the most over IPv6", six, func(n *driver.Network) { n.MTU = 1430 }, ""},
 		{"too much over IPv6", six, func(n *driver.Network) { n.MTU = 1431 }, "of which 1430 remain for containers"},
+		{"too much for what was made before", small, func(n *driver.Network) { n.MTU, n.Half = 1450, false }, ""},
 		{"IPv6 on a small underlay", small, func(*driver.Network) {}, "MTU 1250 is too small for --ipv6, which needs 1280 bytes: eth0 has 1300"},
 		{"IPv4 on a small underlay", small, func(n *driver.Network) { n.IPv6 = false }, ""},
 		{"unknown option", here, func(n *driver.Network) { n.Options = map[string]string{"parent": "eth0"} },
@@ -117,6 +126,19 @@ func TestWhatDoesNotFitIsRefused(t *testing.T) {
 				t.Errorf("said %v\nwant %q in it", err, tt.want)
 			}
 		})
+	}
+}
+
+func TestUnderlayThatHasBecomeSmaller(t *testing.T) {
+	u := Underlay{VTEP: netip.MustParseAddr("198.51.100.11"), Link: "eth0", MTU: 1400}
+	if err := u.Carries(1350); err != nil {
+		t.Errorf("1350 of 1400: %v", err)
+	}
+	u.VTEP = netip.MustParseAddr("2001:db8::11")
+	want := "MTU 1350 does not fit: eth0 has 1400 bytes, of which 1330 remain for containers: large packets are lost; " +
+		"raise the MTU of eth0 to 1420, or create the network with -o com.docker.network.driver.mtu=1330 on every host"
+	if err := u.Carries(1350); err == nil || err.Error() != want {
+		t.Errorf("1350 of 1400 over IPv6: %v\nwant %s", err, want)
 	}
 }
 
