@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/carricknet/carrick/plugin"
@@ -21,13 +22,32 @@ func (h *host) backend() plugin.Backend {
 	return plugin.Backend{
 		Networks: h.driver, Endpoints: h.driver, Sandboxes: h.driver,
 		Pools: h.ipam, Addresses: h.ipam,
-		Reports: h, Members: h, Alarms: h.alarms,
+		Reports: h, Members: h, Rescue: h,
+		Measures: h, Alarms: h.alarms, Warnings: h.warningTexts,
 	}
 }
 
 // alarms are those of the parts that are not the cluster.
 func (h *host) alarms() []string {
-	return slices.Concat(h.damage, h.driver.Alarms(), h.ipam.Alarms())
+	return slices.Concat(h.damage, h.narrow(), h.driver.Alarms(), h.ipam.Alarms())
+}
+
+// narrow are sentences about networks whose largest packets the underlay does not carry any more.
+func (h *host) narrow() []string {
+	if h.cluster == nil {
+		return nil
+	}
+	u, err := h.underlay()
+	if err != nil {
+		return nil // without an address nothing is carried, which others say
+	}
+	var all []string
+	for _, n := range h.driver.MTUs("overlay") {
+		if err := u.Carries(n.MTU); err != nil {
+			all = append(all, fmt.Sprintf("network %s: %v", n.ID, err))
+		}
+	}
+	return all
 }
 
 // Status is what `carrick status` shows of the cluster; nothing without one.
@@ -44,12 +64,47 @@ func (h *host) Networks(context.Context) (any, error) { return h.driver.Networks
 // Endpoints is what `carrick endpoints` shows.
 func (h *host) Endpoints(context.Context) (any, error) { return h.driver.Endpoints(), nil }
 
+// Pools is what `carrick pools` shows.
+func (h *host) Pools(context.Context) (any, error) { return h.ipam.Status(), nil }
+
 // Leave takes this node out of the cluster.
 func (h *host) Leave(ctx context.Context) error {
 	if h.cluster == nil {
 		return errNoCluster
 	}
-	return h.cluster.Leave(ctx)
+	if err := h.cluster.Leave(ctx); err != nil {
+		return err
+	}
+	return h.driver.KeepGuard(ctx) // which goes: the plugin may be removed next
+}
+
+// Rejoin lets a host that has left join as a new node.
+func (h *host) Rejoin(ctx context.Context) error {
+	if h.cluster == nil {
+		return errNoCluster
+	}
+	return h.cluster.Rejoin(ctx)
+}
+
+// Loss is what Recover would go on without.
+func (h *host) Loss(ctx context.Context) (any, error) {
+	if h.cluster == nil {
+		return nil, errNoCluster
+	}
+	return h.cluster.Loss(ctx)
+}
+
+// Recover makes this node the only voter of the cluster.
+func (h *host) Recover(ctx context.Context) error {
+	if h.cluster == nil {
+		return errNoCluster
+	}
+	return h.cluster.Recover(ctx)
+}
+
+// RemoveNetwork removes a network that Docker has lost.
+func (h *host) RemoveNetwork(ctx context.Context, network string) error {
+	return h.driver.RemoveNetwork(ctx, network)
 }
 
 // Forget takes another node out of the cluster, for good.

@@ -29,9 +29,12 @@ import (
 type engine struct {
 	*testing.T
 	n      int // of the host
+	family int // one of families
+	flaw   flaw
 	dir    string
 	node   member
 	kernel *brittle
+	real   machine // instead of kernel, if there is one
 	host   *host
 	socket string
 	kill   func()
@@ -49,14 +52,28 @@ type brittle struct {
 var errKilled = errors.New("killed")
 
 func (b *brittle) Set(ctx context.Context, owner string, want kernel.State) error {
-	if n := b.at.Load(); n < 0 || n > 0 && b.at.Add(-1) == 0 {
-		if n > 0 {
-			b.at.Store(-1)
-			b.crash()
-		}
+	if b.dies() {
 		return errKilled
 	}
 	return b.Fake.Set(ctx, owner, want)
+}
+
+func (b *brittle) Remove(ctx context.Context, owners ...string) error {
+	if len(owners) != 0 && b.dies() {
+		return errKilled
+	}
+	return b.Fake.Remove(ctx, owners...)
+}
+
+// dies says whether a change is not done any more, since the process is killed at it or was before.
+func (b *brittle) dies() bool {
+	n := b.at.Load()
+	if n > 0 && b.at.Add(-1) == 0 {
+		b.at.Store(-1)
+		b.crash()
+		return true
+	}
+	return n < 0
 }
 
 func (*brittle) InUse() ([]netip.Prefix, error) { return nil, nil }
@@ -88,7 +105,7 @@ func engines(t *testing.T, c *clustertest.Cluster, count int) []*engine {
 	t.Helper()
 	var all []*engine
 	for n := range count {
-		e := &engine{T: t, n: n, dir: t.TempDir(), node: watched{c.Node(fmt.Sprint("host", n))}, kernel: &brittle{}}
+		e := &engine{T: t, n: n, family: families[n%len(families)], dir: t.TempDir(), node: watched{c.Node(fmt.Sprint("host", n))}, kernel: &brittle{}}
 		e.start()
 		all = append(all, e)
 	}
@@ -112,7 +129,11 @@ func (e *engine) start() {
 	underlay := func() (overlay.Underlay, error) {
 		return overlay.Underlay{VTEP: netip.AddrFrom4([4]byte{192, 0, 2, byte(e.n + 1)}), Link: "eth0", MTU: 1500, Port: 4789}, nil
 	}
-	e.must(h.build(e.kernel, underlay, e.node))
+	var m machine = e.kernel
+	if e.real != nil {
+		m = e.real
+	}
+	e.must(h.build(m, underlay, e.node))
 	e.must(h.driver.Restore(e.Context()))
 	server := plugin.New(plugin.Config{LocalSpace: localSpace, GlobalSpace: globalSpace, RequestReplay: true, RequestMAC: true})
 	server.Ready(h.backend())
@@ -150,10 +171,14 @@ func (e *engine) must(err error) {
 
 type object map[string]any
 
-// call is one call as engines send it.
+// call is one call as engines send it: with nothing in it, if there is no body.
 func (e *engine) call(method string, body object) (object, error) {
 	e.Helper()
-	raw, err := json.Marshal(body)
+	var raw []byte
+	var err error
+	if body != nil {
+		raw, err = json.Marshal(body)
+	}
 	e.must(err)
 	conn, err := net.Dial("unix", e.socket)
 	e.must(err)
@@ -187,14 +212,23 @@ func (e *engine) id() string {
 type pool struct{ id, prefix, gateway string }
 
 type dockerNet struct {
-	id    string
-	pools []pool
+	id          string
+	ipamOptions object
+	pools       []pool
 }
 
 // create is `docker network create`, with what the engine takes back when a call fails.
 func (e *engine) create(ipamOptions object, subnets ...string) (*dockerNet, error) {
-	n := &dockerNet{id: e.id()}
+	n := &dockerNet{id: e.id(), ipamOptions: ipamOptions}
 	data := map[bool][]object{}
+	options := object{
+		"com.docker.network.enable_ipv6": strings.Contains(strings.Join(subnets, " "), ":"), "com.docker.network.generic": object{},
+	}
+	if e.family >= 28 {
+		if skip, err := e.call("NetworkDriver.GwAllocCheck", object{"Options": options}); err != nil || skip["SkipIPv4"] == true {
+			return nil, fmt.Errorf("an overlay network wants a gateway's address: %v, %w", skip, err)
+		}
+	}
 	for _, s := range subnets {
 		v6 := strings.Contains(s, ":")
 		got, err := e.call("IpamDriver.RequestPool", object{"AddressSpace": localSpace, "Pool": s, "SubPool": "", "Options": ipamOptions, "V6": v6})
@@ -213,8 +247,7 @@ func (e *engine) create(ipamOptions object, subnets ...string) (*dockerNet, erro
 		data[v6] = append(data[v6], object{"AddressSpace": localSpace, "Pool": p.prefix, "Gateway": got["Address"]})
 	}
 	_, err := e.call("NetworkDriver.CreateNetwork", object{
-		"NetworkID": n.id, "IPv4Data": data[false], "IPv6Data": data[true],
-		"Options": object{"com.docker.network.enable_ipv6": len(data[true]) > 0, "com.docker.network.generic": object{}},
+		"NetworkID": n.id, "IPv4Data": data[false], "IPv6Data": data[true], "Options": options,
 	})
 	if err != nil {
 		e.release(n)

@@ -32,6 +32,7 @@ type host struct {
 	raft    *store.Store // the cluster's; nil without one
 	damage  []string     // what was found wrong with them; a store forgets it when it is written
 	kernel  *kernel.Kernel
+	machine machine          // the same, or one in memory
 	address netip.Addr       // by which the others reach this host
 	cluster *cluster.Cluster // nil without SECRET
 	wake    <-chan struct{}  // something in the cluster is not what it was
@@ -108,6 +109,8 @@ func lock(dir string) (*os.File, error) {
 type machine interface {
 	driver.Kernel
 	InUse() ([]netip.Prefix, error)
+	Run(ctx context.Context) error
+	Stats() kernel.Stats
 }
 
 // member is what they need of the cluster.
@@ -123,7 +126,7 @@ func (h *host) build(m machine, find func() (overlay.Underlay, error), node memb
 	}
 	networks := driver.Config{
 		Modes: modes(find), Default: defaultMode(h.config), Name: driverName,
-		Kernel: m, Store: h.state, Damaged: h.state.Damage() != "", Logger: h.log,
+		Kernel: m, Guard: h.guard, Store: h.state, Damaged: h.state.Damage() != "", Logger: h.log,
 	}
 	if node != nil {
 		pools.Cluster, networks.Facts, networks.Records = node, node, node
@@ -133,7 +136,7 @@ func (h *host) build(m machine, find func() (overlay.Underlay, error), node memb
 		return err
 	}
 	networks.Pools, networks.Leases = h.ipam, h.ipam
-	h.driver = driver.New(networks)
+	h.driver, h.machine = driver.New(networks), m
 	return nil
 }
 
@@ -143,13 +146,33 @@ func (h *host) underlay() (overlay.Underlay, error) {
 	return overlay.Underlay{VTEP: h.address, Link: link, MTU: mtu, Port: h.config.VXLANPort}, err
 }
 
+// guard is what the kernel of a node needs for the sake of the others.
+func (h *host) guard() kernel.State {
+	if h.cluster == nil {
+		return kernel.State{}
+	}
+	status := h.cluster.Status()
+	if status.State == cluster.Left {
+		return kernel.State{}
+	}
+	var nodes []netip.Addr
+	for _, n := range status.Nodes {
+		if n.Addr.IsValid() {
+			nodes = append(nodes, n.Addr)
+		}
+	}
+	return overlay.Guard(h.config.VXLANPort, cluster.FirstVNI, h.address, nodes)
+}
+
 // run runs what runs until ctx ends or one of them fails.
 func (h *host) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	if h.cluster != nil {
 		g.Go(func() error { return h.cluster.Run(ctx) })
 		g.Go(func() error { return followAddress(ctx, followEvery, h.address, h.config.Advertise, h.kernel.Address) })
+		g.Go(func() error { return followDevice(ctx, followEvery, h.aboutDevice, h.log) })
 	}
+	g.Go(func() error { return h.machine.Run(ctx) })
 	g.Go(func() error { return h.ipam.Run(ctx) })
 	g.Go(func() error { return h.driver.Run(ctx, h.wake) })
 	return g.Wait()

@@ -13,6 +13,20 @@ import (
 	"github.com/carricknet/carrick/kernel"
 )
 
+// families are the first numbers of the engines' versions that call differently: 28 asks whether a network needs a gateway,
+// and 29 gives names to the IPAM driver, takes back in another order and forgets over a live restore what it had programmed.
+var families = []int{20, 28, 29}
+
+// A flaw is why a container does not start although the plugin has agreed.
+type flaw string
+
+const (
+	// The plugin was killed in Join, and the engine's second attempt has no body (moby, pkg/plugins/client.go).
+	joinUnheard flaw = "Join without a body"
+	// As when the sandbox has such a route already, or a published port is taken.
+	linkRefused flaw = "the link is not configured"
+)
+
 // container is one that runs, on one network.
 type container struct {
 	net       *dockerNet
@@ -20,15 +34,21 @@ type container struct {
 	addresses []string // one of each pool
 }
 
-// run is `docker run`: what engines do, and take back when a call fails (29, which takes back most).
-func (e *engine) run(n *dockerNet) (*container, error) {
+// run is `docker run`: what engines do, and take back when a call fails. wish is what `--ip` and `--ip6` say.
+func (e *engine) run(n *dockerNet, wish ...string) (*container, error) {
 	c := &container{net: n, id: e.id()}
 	mac := fmt.Sprintf("02:42:00:%02x:%02x:%02x", e.n, e.calls>>8, e.calls&0xff)
 	body := object{"Address": "", "AddressIPv6": "", "MacAddress": mac}
-	for _, p := range n.pools {
-		got, err := e.call("IpamDriver.RequestAddress", object{
-			"PoolID": p.id, "Address": "", "Options": object{"com.docker.network.endpoint.macaddress": mac},
-		})
+	options := object{"com.docker.network.endpoint.macaddress": mac}
+	if e.family >= 29 {
+		options["com.docker.network.endpoint.name"] = "name-of-" + c.id[:6]
+	}
+	for i, p := range n.pools {
+		address := ""
+		if len(wish) > i {
+			address = wish[i]
+		}
+		got, err := e.call("IpamDriver.RequestAddress", object{"PoolID": p.id, "Address": address, "Options": options})
 		if err != nil {
 			e.releaseAll(c)
 			return nil, err
@@ -45,16 +65,39 @@ func (e *engine) run(n *dockerNet) (*container, error) {
 		e.releaseAll(c)
 		return nil, err
 	}
-	join, err := e.call("NetworkDriver.Join", object{"NetworkID": n.id, "EndpointID": c.id, "SandboxKey": "/var/run/docker/netns/1"})
+	if err := e.join(c); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// join is the part of a start that engines take back each in its way.
+func (e *engine) join(c *container) error {
+	ref := object{"NetworkID": c.net.id, "EndpointID": c.id, "SandboxKey": "/var/run/docker/netns/1"}
+	if e.flaw == joinUnheard {
+		ref = nil
+	}
+	join, err := e.call("NetworkDriver.Join", ref)
 	if err == nil && join["InterfaceName"].(map[string]any)["SrcName"] != kernel.Name("ckc", c.id) {
 		err = fmt.Errorf("Join said %v", join)
 	}
-	if err != nil {
-		e.stop(c)
-		return nil, err
+	leaves := 0
+	switch {
+	case err == nil && e.flaw == linkRefused:
+		err = errors.New(string(linkRefused))
+		leaves = 1
+	case err == nil:
+		e.kernel.Take("endpoint/" + c.id)
+		return nil
 	}
-	e.kernel.Take("endpoint/" + c.id)
-	return c, nil
+	if e.family >= 29 {
+		leaves++
+	}
+	for range leaves {
+		e.teardown("NetworkDriver.Leave", object{"NetworkID": c.net.id, "EndpointID": c.id})
+	}
+	e.delete(c)
+	return err
 }
 
 func (e *engine) releaseAll(c *container) {
@@ -68,7 +111,11 @@ func (e *engine) stop(c *container) {
 	ref := object{"NetworkID": c.net.id, "EndpointID": c.id}
 	e.teardown("NetworkDriver.Leave", ref)
 	e.kernel.GiveBack("endpoint/" + c.id)
-	e.teardown("NetworkDriver.DeleteEndpoint", ref)
+	e.delete(c)
+}
+
+func (e *engine) delete(c *container) {
+	e.teardown("NetworkDriver.DeleteEndpoint", object{"NetworkID": c.net.id, "EndpointID": c.id})
 	e.releaseAll(c)
 }
 
@@ -204,6 +251,7 @@ func TestFailureAtEveryStep(t *testing.T) {
 				t.Parallel()
 				c := &clustertest.Cluster{}
 				e := engines(t, c, 1)[0]
+				e.family = families[n%len(families)]
 				var failed atomic.Bool
 				switch how {
 				case "fault":

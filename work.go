@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/carricknet/carrick/cluster"
 	"github.com/carricknet/carrick/plugin"
 )
 
@@ -44,6 +46,16 @@ func work(ctx context.Context, server *plugin.Server, log *logrus.Logger) {
 		}
 		if h.ready {
 			well = time.Now()
+		}
+		if errors.Is(err, cluster.ErrAgain) {
+			log.Info(err)
+			server.Waiting("this host's part in the cluster to begin again")
+			continue
+		}
+		if errors.Is(err, errMoved) {
+			log.WithError(err).Warn("the others have to hear of it: starting again")
+			server.Waiting("this host to be known at its new address")
+			continue
 		}
 		if err.Error() != said {
 			said = err.Error()
@@ -91,13 +103,32 @@ func (h *host) attempt(ctx context.Context, server *plugin.Server) (err error) {
 	server.Ready(h.backend())
 	h.ready = true
 	err = h.run(ctx)
-	return errors.Join(err, server.Withdraw(ctx, fmt.Sprintf("another start, after: %v", err)))
+	err = errors.Join(err, server.Withdraw(ctx, fmt.Sprintf("another start, after: %v", err)))
+	if ctx.Err() != nil {
+		h.rest(ctx)
+	}
+	return err
 }
 
-// followEvery is how often the host's address is looked at.
-const followEvery = 5 * time.Second
+// restLimit bounds what is done when the plugin is told to end: the engine kills it 10 s later.
+const restLimit = 2 * time.Second
 
-// followAddress ends with an error when this host has lost its address and has another at two looks, as when a DHCP server
+// rest leaves the host as it was, if there are no networks.
+func (h *host) rest(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), restLimit)
+	defer cancel()
+	if err := h.driver.DropGuard(ctx); err != nil {
+		h.log.WithError(err).Warn("rules of this plugin stay on this host")
+	}
+}
+
+// errMoved ends the work on an address that is not this host's any more.
+var errMoved = errors.New("the address of this host has changed")
+
+// followEvery is how often the host's address is looked at, and the MTU of the device that has it.
+const followEvery = time.Second
+
+// followAddress ends with errMoved when this host has lost its address and has another at two looks, as when a DHCP server
 // gives it a new one: everything that stands on the address is then built again. An address that merely would not be chosen
 // any more stays: a VPN that comes up is no reason to move.
 func followAddress(ctx context.Context, period time.Duration, was netip.Addr, spec string, find func(spec string) (netip.Addr, error)) error {
@@ -109,10 +140,30 @@ func followAddress(ctx context.Context, period time.Duration, was netip.Addr, sp
 		case lost == nil || err != nil:
 			next = netip.Addr{}
 		case now == next:
-			return fmt.Errorf("the address of this host was %s and is %s", was, now)
+			return fmt.Errorf("%w: it was %s and is %s", errMoved, was, now)
 		default:
 			next = now
 		}
+	}
+	return nil
+}
+
+// followDevice logs what tell says when that is new, as what happens to a device at runtime is told by nobody.
+func followDevice(ctx context.Context, period time.Duration, tell func() []string, log *logrus.Logger) error {
+	var said []string
+	for pause(ctx, period) {
+		now := tell()
+		for _, text := range now {
+			if !slices.Contains(said, text) {
+				log.Warn(text)
+			}
+		}
+		for _, text := range said {
+			if !slices.Contains(now, text) {
+				log.Info("no longer: " + text)
+			}
+		}
+		said = now
 	}
 	return nil
 }

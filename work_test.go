@@ -57,7 +57,7 @@ func TestAddressThatIsGoneIsFollowed(t *testing.T) {
 		return now.best, nil
 	}
 	err := followAddress(t.Context(), time.Millisecond, was, "", find)
-	if want := "the address of this host was 192.0.2.1 and is 192.0.2.9"; err == nil || err.Error() != want || n != len(looks) {
+	if want := "the address of this host has changed: it was 192.0.2.1 and is 192.0.2.9"; !errors.Is(err, errMoved) || err.Error() != want || n != len(looks) {
 		t.Errorf("after %d looks of %d: %v, want %q", n, len(looks), err, want)
 	}
 	ended, end := context.WithCancel(t.Context())

@@ -19,15 +19,33 @@ func leave(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
+	wanted := c.State != cluster.Refused && c.State != cluster.Quarantined
 	question := fmt.Sprintf("Node %s leaves cluster %s with its %d nodes, for ever: its addresses are free for others, its networks reach no other host.",
 		c.Node.Name, short(c.Cluster), len(c.Nodes))
+	if !wanted {
+		question = fmt.Sprintf("This host gives up its identity as node %s (%s) and joins as a new node. It is %s: %s",
+			c.Node.Name, short(c.Node.ID), c.State, c.Reason)
+	}
 	if err := s.confirm(question); err != nil {
 		return err
 	}
 	if _, err := s.call(ctx, "Leave", struct{}{}); err != nil {
 		return err
 	}
-	return s.print(fmt.Sprintf("%s has left. The next start of the plugin joins as a new node.\n", clean(c.Node.Name)))
+	if !wanted {
+		return s.print(fmt.Sprintf("%s has given up its identity and joins as a new node; `carrick status` says how far it is.\n", clean(c.Node.Name)))
+	}
+	return s.print(fmt.Sprintf("%s has left. `carrick join` here, or the next start of the plugin, makes it a new node.\n", clean(c.Node.Name)))
+}
+
+func rejoin(ctx context.Context, s *session) error {
+	if err := s.confirm("This host joins the cluster that JOIN names, as a new node."); err != nil {
+		return err
+	}
+	if _, err := s.call(ctx, "Join", struct{}{}); err != nil {
+		return err
+	}
+	return s.print("joining; `carrick status` says how far it is.\n")
 }
 
 func forget(ctx context.Context, s *session) error {

@@ -177,6 +177,13 @@ func TestShown(t *testing.T) {
 		{"Endpoints", "endpoints", "endpoints"},
 		{"Endpoints", "endpoints", "endpoints --json"},
 		{"Endpoints", "none", "endpoints"},
+		{"Pools", "pools", "pools"},
+		{"Pools", "pools", "pools --json"},
+		{"Pools", "none", "pools"},
+		{"Metrics", "metrics", "metrics"},
+		{"Metrics", "metrics", "metrics --json"},
+		{"Metrics", "none", "metrics"},
+		{"Status", "slow", "status"},
 		{"", "", "help"},
 	} {
 		t.Run(tt.args+" "+tt.answer, func(t *testing.T) {
@@ -200,7 +207,8 @@ func TestLeaveAndForgetAsk(t *testing.T) {
 	const status, left, forgot = "POST Status {}", "POST Status {}; POST Leave {}", `POST Status {}; POST Forget {"node":"host-b"}`
 	const leaves = "Node host-a leaves cluster 9c1b5f20d3e4 with its 3 nodes, for ever: its addresses are free for others, its networks reach no other host.\nGo on? [yes/no] "
 	const forgets = "Node host-b (bbbbbbbbbbbb, 192.0.2.11, alive) is taken out of cluster 9c1b5f20d3e4, for ever: its addresses are free for others, and it is refused should it come back.\nGo on? [yes/no] "
-	const done = "host-a has left. The next start of the plugin joins as a new node.\n"
+	const done = "host-a has left. `carrick join` here, or the next start of the plugin, makes it a new node.\n"
+	const removes = "Network blue is removed from this host, behind Docker's back. If `docker network ls` still shows it, use `docker network rm` instead.\nGo on? [yes/no] "
 	for _, tt := range []struct {
 		args, stdin string
 		want        result
@@ -215,6 +223,9 @@ func TestLeaveAndForgetAsk(t *testing.T) {
 		{"forget host-b", "yes", result{0, "host-b is forgotten.\n", forgets}, forgot},
 		{"forget --yes host-b", "", result{0, "host-b is forgotten.\n", ""}, forgot},
 		{"forget host-b --yes", "", result{0, "host-b is forgotten.\n", ""}, forgot},
+		{"join --yes", "", result{0, "joining; `carrick status` says how far it is.\n", ""}, "POST Join {}"},
+		{"network rm blue", "no\n", result{1, "", removes + nothing}, ""},
+		{"network rm --yes blue", "", result{0, "blue is removed.\n", ""}, `POST RemoveNetwork {"network":"blue"}`},
 	} {
 		dir, f := socketDir(t), &fake{answers: map[string]string{"Status": read(t, "member.json")}}
 		serve(t, dir, aPlugin, f)
@@ -247,7 +258,7 @@ func TestThePluginSaysNo(t *testing.T) {
 }
 
 func TestWrongCommands(t *testing.T) {
-	const all = "status, peers, networks, endpoints, leave, forget, secret, version, help"
+	const all = "status, peers, networks, endpoints, pools, metrics, leave, join, forget, recover, network rm, secret, version, help"
 	for _, tt := range []struct {
 		args []string
 		want string

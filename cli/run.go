@@ -50,8 +50,13 @@ func verbs() []verb {
 		{"peers", "", reading, "the nodes of the cluster", showNodes},
 		{"networks", "", reading, "the networks of this host", showNetworks},
 		{"endpoints", "", reading, "the endpoints of these networks, here and on other nodes", showEndpoints},
+		{"pools", "", reading, "the subnets of this host, and who gives which of their addresses", showPools},
+		{"metrics", "", reading, "what other programs watch, in the text format of Prometheus", showMetrics},
 		{"leave", "", changing, "take this node out of the cluster, for ever", leave},
+		{"join", "", changing, "join again as a new node, after leave", rejoin},
 		{"forget", "NODE", changing, "take a node out that is gone for good, and free its addresses", forget},
+		{"recover", "", changing, "go on without the voters that are lost for good; this node alone votes then", recoverCluster},
+		{"network rm", "NETWORK", changing, "remove a network of this host that Docker has lost", removeNetwork},
 		{"secret", "", nil, "make a SECRET for a new cluster", makeSecret},
 		{"version", "", nil, "the version of this program", showVersion},
 		{"help", "", nil, "this page", showHelp},
@@ -108,13 +113,18 @@ func run(ctx context.Context, args []string, env Env) error {
 		name = "help"
 	}
 	all := verbs()
+	rest := args[1:]
 	i := slices.IndexFunc(all, func(v verb) bool { return v.name == name })
+	if i < 0 && len(rest) > 0 {
+		i = slices.IndexFunc(all, func(v verb) bool { return v.name == name+" "+rest[0] })
+		rest = rest[1:]
+	}
 	if i < 0 {
 		return usageError{fmt.Sprintf("%q is no command; there are %s", name, strings.Join(names(), ", "))}
 	}
 	v := all[i]
 	s := &session{Env: env}
-	help, err := s.parse(v, args[1:])
+	help, err := s.parse(v, rest)
 	if err != nil {
 		return err
 	}

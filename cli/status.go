@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -14,13 +15,15 @@ import (
 
 // status is what the plugin says of itself and of its cluster.
 type status struct {
-	State   string          `json:"state"`
-	Version string          `json:"version"`
-	Uptime  int64           `json:"uptime"` // seconds
-	Waiting string          `json:"waiting"`
-	Reason  string          `json:"reason"`
-	Alarms  []string        `json:"alarms"`
-	Cluster *cluster.Status `json:"cluster"` // nil: it has none, or is not ready
+	State   string   `json:"state"`
+	Version string   `json:"version"`
+	Uptime  int64    `json:"uptime"` // seconds
+	Waiting string   `json:"waiting"`
+	Reason  string   `json:"reason"`
+	Alarms  []string `json:"alarms"`
+
+	Warnings []string        `json:"warnings"`
+	Cluster  *cluster.Status `json:"cluster"` // nil: it has none, or is not ready
 }
 
 // stateReady is the only state in which the plugin works.
@@ -80,7 +83,7 @@ func statusRows(st status) [][2]string {
 		rows = append(rows, [2]string{"cluster", clusterLine(*c)})
 		if c.State == cluster.Member {
 			rows = append(rows, [2]string{"leader", orNone(c.Leader)})
-			rows = append(rows, [2]string{"voters", orNone(strings.Join(c.Voters, ", "))})
+			rows = append(rows, [2]string{"voters", votersLine(*c)})
 			rows = append(rows, [2]string{"quorum", quorumLine(c.Quorum)})
 			rows = append(rows, [2]string{"nodes", nodesLine(*c)})
 		}
@@ -89,6 +92,9 @@ func statusRows(st status) [][2]string {
 	}
 	for _, alarm := range st.alarms() {
 		rows = append(rows, [2]string{"ALARM", alarm})
+	}
+	for _, warning := range st.Warnings {
+		rows = append(rows, [2]string{"warning", warning})
 	}
 	return rows
 }
@@ -115,6 +121,19 @@ func clusterLine(c cluster.Status) string {
 	return line
 }
 
+// votersLine marks those that are not there to be counted on.
+func votersLine(c cluster.Status) string {
+	voters := slices.Clone(c.Voters)
+	for i, name := range voters {
+		for _, n := range c.Nodes {
+			if n.Name == name && n.ID != c.Node.ID && !n.Alive {
+				voters[i] += " (" + nodeState(n, c.Node.ID) + ")"
+			}
+		}
+	}
+	return orNone(strings.Join(voters, ", "))
+}
+
 func quorumLine(has bool) string {
 	if has {
 		return "yes"
@@ -123,15 +142,22 @@ func quorumLine(has bool) string {
 }
 
 func nodesLine(c cluster.Status) string {
-	var silent []string
+	var silent, suspended []string
 	for _, n := range c.Nodes {
-		if !n.Alive && n.ID != c.Node.ID {
+		switch {
+		case n.ID == c.Node.ID || n.Alive || n.Lost:
+		case n.Suspended:
+			suspended = append(suspended, n.Name)
+		default:
 			silent = append(silent, n.Name)
 		}
 	}
 	line := fmt.Sprint(len(c.Nodes))
 	if len(silent) > 0 {
-		line += fmt.Sprintf(", %d of them silent: %s", len(silent), strings.Join(silent, ", "))
+		line += "; silent, but their hosts answer: " + strings.Join(silent, ", ")
+	}
+	if len(suspended) > 0 {
+		line += "; suspended, for their hosts do not answer: " + strings.Join(suspended, ", ")
 	}
 	return line
 }
@@ -180,13 +206,23 @@ func nodeState(n cluster.Node, self string) string {
 	switch {
 	case n.ID == self:
 		return "this node"
+	case n.Lost:
+		return "left behind"
 	case n.Suspended:
-		return "suspended"
+		return "suspended" + sinceWhen(n)
 	case !n.Alive:
-		return "silent"
+		return "silent" + sinceWhen(n)
 	default:
 		return "alive"
 	}
+}
+
+// sinceWhen is empty for a node that was not heard since this plugin's start.
+func sinceWhen(n cluster.Node) string {
+	if n.Silent.IsZero() {
+		return ""
+	}
+	return " since " + n.Silent.UTC().Format(time.RFC3339)
 }
 
 func yesNo(b bool) string {

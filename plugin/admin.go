@@ -17,7 +17,9 @@ type Status struct {
 	Waiting string   `json:"waiting,omitempty"` // starting: for what
 	Reason  string   `json:"reason,omitempty"`  // refusing: why
 	Alarms  []string `json:"alarms"`
-	Cluster any      `json:"cluster,omitempty"` // ready: what Reports.Status says
+	// Warnings are what could be better; nobody needs to look.
+	Warnings []string `json:"warnings,omitempty"`
+	Cluster  any      `json:"cluster,omitempty"` // ready: what Reports.Status says
 }
 
 func status(ctx context.Context, s *Server) (any, error) {
@@ -34,6 +36,9 @@ func status(ctx context.Context, s *Server) (any, error) {
 	}
 	if p.backend.Alarms != nil {
 		st.Alarms = append(st.Alarms, p.backend.Alarms()...)
+	}
+	if p.backend.Warnings != nil {
+		st.Warnings = p.backend.Warnings()
 	}
 	cluster, err := p.backend.Reports.Status(ctx)
 	if err != nil {
@@ -65,6 +70,26 @@ func parseForget(body []byte) (string, about, error) {
 	return wire.Node, about{}, nil
 }
 
+// removeRequest is Carrick.RemoveNetwork.
+type removeRequest struct {
+	Network string `json:"network"`
+}
+
+func parseRemoval(body []byte) (string, about, error) {
+	var wire removeRequest
+	if err := decode(body, &wire); err != nil {
+		return "", about{}, err
+	}
+	if wire.Network == "" || len(wire.Network) > maxNode {
+		return "", about{}, invalid("network %s is not a network's name or identifier", quote(wire.Network))
+	}
+	return wire.Network, about{network: wire.Network}, nil
+}
+
+func listMetrics(ctx context.Context, b Backend, _ empty) (any, error) {
+	return b.Measures.Metrics(ctx)
+}
+
 func listNetworks(ctx context.Context, b Backend, _ empty) (any, error) {
 	return b.Reports.Networks(ctx)
 }
@@ -73,10 +98,28 @@ func listEndpoints(ctx context.Context, b Backend, _ empty) (any, error) {
 	return b.Reports.Endpoints(ctx)
 }
 
+func listPools(ctx context.Context, b Backend, _ empty) (any, error) {
+	return b.Reports.Pools(ctx)
+}
+
 func leaveCluster(ctx context.Context, b Backend, _ empty) (any, error) {
 	return empty{}, b.Members.Leave(ctx)
 }
 
 func forgetNode(ctx context.Context, b Backend, node string) (any, error) {
 	return empty{}, b.Members.Forget(ctx, node)
+}
+
+func rejoinCluster(ctx context.Context, b Backend, _ empty) (any, error) {
+	return empty{}, b.Members.Rejoin(ctx)
+}
+
+func tellLoss(ctx context.Context, b Backend, _ empty) (any, error) { return b.Rescue.Loss(ctx) }
+
+func recoverCluster(ctx context.Context, b Backend, _ empty) (any, error) {
+	return empty{}, b.Rescue.Recover(ctx)
+}
+
+func removeNetwork(ctx context.Context, b Backend, network string) (any, error) {
+	return empty{}, b.Rescue.RemoveNetwork(ctx, network)
 }

@@ -17,9 +17,13 @@ type Backend struct {
 	Pools     Pools
 	Addresses Addresses
 	Reports   Reports
+	Measures  Measures
 	Members   Members
+	Rescue    Rescue
 	// Alarms are sentences for the operator beside those of the cluster; nil: none.
 	Alarms func() []string
+	// Warnings are sentences about what could be better; nil: none.
+	Warnings func() []string
 }
 
 // Networks is NetworkDriver's calls about networks.
@@ -61,10 +65,24 @@ type Reports interface {
 	Status(ctx context.Context) (any, error)
 	Networks(ctx context.Context) (any, error)
 	Endpoints(ctx context.Context) (any, error)
+	Pools(ctx context.Context) (any, error)
+}
+
+// Measures is what other programs watch. The value is sent as JSON.
+type Measures interface {
+	Metrics(ctx context.Context) (any, error)
 }
 
 // Members is what the command line changes.
 type Members interface {
 	Leave(ctx context.Context) error
+	Rejoin(ctx context.Context) error
 	Forget(ctx context.Context, node string) error
+}
+
+// Rescue is what the command line does when hosts are lost. Loss is sent as JSON.
+type Rescue interface {
+	Loss(ctx context.Context) (any, error)
+	Recover(ctx context.Context) error
+	RemoveNetwork(ctx context.Context, network string) error
 }

@@ -142,6 +142,7 @@ func TestWrongValues(t *testing.T) {
 		{"IpamDriver.ReleasePool", validAddress, "PoolID", "", "PoolID is missing"},
 		{"IpamDriver.RequestAddress", validAddress, "PoolID", nil, "PoolID is missing"},
 		{"IpamDriver.ReleaseAddress", validAddress, "Address", "", "Address is missing"},
+		{"Carrick.RemoveNetwork", `{}`, "network", "", `network "" is not a network's name or identifier`},
 		{"Carrick.Forget", `{}`, "node", "", `node "" is not a node's name or identifier`},
 		{"Carrick.Forget", `{}`, "node", 3, "node: a number where text is expected"},
 	} {

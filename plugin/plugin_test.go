@@ -67,7 +67,7 @@ func (r *recorder) taken() []string {
 func (r *recorder) backend() Backend {
 	return Backend{
 		Networks: r, Endpoints: r, Sandboxes: r, Pools: r, Addresses: r,
-		Reports: reporter{r}, Members: member{r},
+		Reports: reporter{r}, Measures: reporter{r}, Members: member{r}, Rescue: member{r},
 	}
 }
 
@@ -134,6 +134,14 @@ func (r reporter) Networks(ctx context.Context) (any, error) {
 	return []driver.NetworkStatus{{ID: anID, Mode: "overlay"}}, r.note(ctx, "Networks")
 }
 
+func (r reporter) Pools(ctx context.Context) (any, error) {
+	return []ipam.PoolStatus{}, r.note(ctx, "Pools")
+}
+
+func (r reporter) Metrics(ctx context.Context) (any, error) {
+	return []string{"metric"}, r.note(ctx, "Metrics")
+}
+
 func (r reporter) Endpoints(ctx context.Context) (any, error) {
 	return []driver.EndpointStatus{}, r.note(ctx, "Endpoints")
 }
@@ -141,6 +149,18 @@ func (r reporter) Endpoints(ctx context.Context) (any, error) {
 type member struct{ *recorder }
 
 func (m member) Leave(ctx context.Context) error { return m.note(ctx, "leave the cluster") }
+
+func (m member) Rejoin(ctx context.Context) error { return m.note(ctx, "join again") }
+
+func (m member) Recover(ctx context.Context) error { return m.note(ctx, "recover") }
+
+func (m member) Loss(ctx context.Context) (any, error) {
+	return map[string]int{"index": 7}, m.note(ctx, "loss")
+}
+
+func (m member) RemoveNetwork(ctx context.Context, network string) error {
+	return m.note(ctx, "remove network %s", network)
+}
 
 func (m member) Forget(ctx context.Context, node string) error {
 	return m.note(ctx, "forget %s", node)

@@ -59,8 +59,15 @@ var routes = map[string]route{
 	"/Carrick.Status":    {query: true, always: status},
 	"/Carrick.Networks":  {query: true, parse: call(parseNothing, listNetworks)},
 	"/Carrick.Endpoints": {query: true, parse: call(parseNothing, listEndpoints)},
+	"/Carrick.Metrics":   {query: true, parse: call(parseNothing, listMetrics)},
+	"/Carrick.Pools":     {query: true, parse: call(parseNothing, listPools)},
 	"/Carrick.Leave":     {parse: call(parseNothing, leaveCluster)},
 	"/Carrick.Forget":    {parse: call(parseForget, forgetNode)},
+	"/Carrick.Join":      {parse: call(parseNothing, rejoinCluster)},
+	"/Carrick.Loss":      {query: true, parse: call(parseNothing, tellLoss)},
+	"/Carrick.Recover":   {parse: call(parseNothing, recoverCluster)},
+
+	"/Carrick.RemoveNetwork": {parse: call(parseRemoval, removeNetwork)},
 }
 
 // call joins the two halves of a call.

@@ -111,8 +111,14 @@ func TestAdministration(t *testing.T) {
 	for _, tt := range []struct{ method, body, asked, want string }{
 		{"Carrick.Networks", `{}`, "Networks", `[{"id":"` + anID + `","mode":"overlay","local":0,"remote":0}]`},
 		{"Carrick.Endpoints", `{}`, "Endpoints", `[]`},
+		{"Carrick.Pools", `{}`, "Pools", `[]`},
+		{"Carrick.Metrics", `{}`, "Metrics", `["metric"]`},
 		{"Carrick.Leave", `{}`, "leave the cluster", `{}`},
 		{"Carrick.Forget", `{"node":"host-b"}`, "forget host-b", `{}`},
+		{"Carrick.Join", `{}`, "join again", `{}`},
+		{"Carrick.Loss", `{}`, "loss", `{"index":7}`},
+		{"Carrick.Recover", `{}`, "recover", `{}`},
+		{"Carrick.RemoveNetwork", `{"network":"blue"}`, "remove network blue", `{}`},
 	} {
 		status, answer := s.post(t, tt.method, tt.body)
 		if asked := strings.Join(r.taken(), "; "); status != 200 || answer != tt.want || asked != tt.asked {

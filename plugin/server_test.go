@@ -191,7 +191,7 @@ func TestErrorsOfTheBackend(t *testing.T) {
 				continue // these ask nothing of the backend
 			}
 			body := with(t, with(t, with(t, validEndpoint, "PoolID", "p"), "Address", "10.0.0.2"), "AddressSpace", "local")
-			status, answer := s.post(t, method, with(t, body, "node", "host-b"))
+			status, answer := s.post(t, method, with(t, with(t, body, "node", "host-b"), "network", "blue"))
 			if got := errorOf(t, answer); status != tt.status || got != tt.err.Error() {
 				t.Errorf("%s: %d %s", method, status, got)
 			}
