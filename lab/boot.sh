@@ -38,7 +38,7 @@ fi
 echo "$NAME" >/proc/sys/kernel/hostname
 echo "$NAME" >"$r/etc/hostname"
 echo "$MACHINE_ID" >"$r/etc/machine-id"
-printf '127.0.0.1 localhost\n::1 localhost\n%s' "$HOSTS" >"$r/etc/hosts"
+printf %s "$HOSTS" >"$r/etc/hosts"
 # Nobody answers there, and the refusal is immediate: a lookup of an outside name fails without a wait.
 printf 'nameserver %s\n' "$GW4" >"$r/etc/resolv.conf"
 

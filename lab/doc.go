@@ -14,7 +14,7 @@
 //
 // A test says
 //
-//	l, err := lab.Start(ctx, lab.Config{Name: "ping", Hosts: 2, Engine: "28.5"})
+//	l, err := lab.Start(ctx, lab.Config{Name: "ping", Hosts: 2, Engines: []string{"28.5"}})
 //	defer l.Close()
 //	out, err := l.Hosts[0].Docker(ctx, "run", "--rm", lab.Image, "ping", "-c1", "198.51.100.12")
 //

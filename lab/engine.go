@@ -59,7 +59,7 @@ func (h *Host) StartEngine(ctx context.Context, flags ...string) error {
 	if err != nil {
 		return err
 	}
-	args := slices.Concat([]string{dockerd, "--host", "unix://" + dockerSocket, "--containerd", containerdSocket},
+	args := slices.Concat([]string{dockerd, "--host", "unix://" + dockerSocket, "--containerd", containerdSocket, "--insecure-registry", wire},
 		h.lab.record.EngineFlags, flags)
 	var version string
 	err = h.startDaemon(ctx, dockerd, dockerSocket, args, func() error {
@@ -69,8 +69,8 @@ func (h *Host) StartEngine(ctx context.Context, flags ...string) error {
 	if err != nil {
 		return err
 	}
-	if family := h.lab.record.Engine; !strings.HasPrefix(version, family+".") {
-		return h.errorf("engine %s: want %s", version, family)
+	if !strings.HasPrefix(version, h.Engine+".") {
+		return h.errorf("engine %s: want %s", version, h.Engine)
 	}
 	h.lab.logf("%s: engine %s answers after %s", h.Name, version, since(began))
 	return nil

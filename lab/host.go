@@ -28,18 +28,20 @@ var bootScript string
 // A Host is one Docker host of a lab. Its methods may be called from several goroutines, but not while another one
 // switches the host on or off.
 type Host struct {
-	Name string // host1, host2, …: its hostname and its port on the switch
-	IPv4 string // on eth0
-	IPv6 string
+	Name   string // host1, host2, …: its hostname and its port on the switch
+	IPv4   string // on eth0
+	IPv6   string
+	Engine string // its family
 
 	lab   *Lab
 	index int
+	root  string // directory of the root file system that it stands on
 }
 
-func newHost(l *Lab, index int) *Host {
+func newHost(l *Lab, index int, r hostRecord) *Host {
 	return &Host{
 		Name: fmt.Sprintf("host%d", index), IPv4: fmt.Sprintf("198.51.100.%d", 10+index), IPv6: fmt.Sprintf("2001:db8::%d", 10+index),
-		lab: l, index: index,
+		Engine: r.Engine, lab: l, index: index, root: r.Root,
 	}
 }
 
@@ -91,7 +93,7 @@ func (h *Host) Running() bool {
 
 // boot starts a process in namespaces of its own, gives it its cgroup and its wire while it waits, and lets it go on.
 func (h *Host) boot(ctx context.Context) error {
-	for _, dir := range []string{"upper", "work", "root", "docker", "containerd"} {
+	for _, dir := range append(disk(), "root") {
 		if err := os.MkdirAll(h.path(dir), 0o755); err != nil {
 			return err
 		}
@@ -168,14 +170,10 @@ func waitReady(ctx context.Context, ready *os.File, log string) error {
 }
 
 func (h *Host) bootEnv() []string {
-	var hosts strings.Builder
-	for _, o := range h.lab.Hosts {
-		fmt.Fprintf(&hosts, "%s %s\n%s %s\n", o.IPv4, o.Name, o.IPv6, o.Name)
-	}
 	id := sha256.Sum256([]byte(h.lab.Name + "/" + h.Name))
 	return []string{
-		"DIR=" + h.path(), "ROOT=" + h.lab.record.Root, "NAME=" + h.Name, "HOSTS=" + hosts.String(),
-		"ADDR4=" + h.IPv4 + "/24", "ADDR6=" + h.IPv6 + "/64", "GW4=198.51.100.1", "GW6=2001:db8::1",
+		"DIR=" + h.path(), "ROOT=" + h.root, "NAME=" + h.Name, "HOSTS=" + h.lab.hostsFile(),
+		"ADDR4=" + h.prefix4(), "ADDR6=" + h.prefix6(), "GW4=" + gateway4, "GW6=" + gateway6,
 		"CGROUPS=" + mountLines(h.lab.cgroups), "MACHINE_ID=" + hex.EncodeToString(id[:16]),
 	}
 }

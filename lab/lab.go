@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"sync"
 	"time"
 )
@@ -27,7 +28,7 @@ var ErrNotExist = errors.New("no lab of this name")
 type Config struct {
 	Name        string   // unique on the machine, part of paths and cgroups: lower case letters, digits and dashes, at most 32
 	Hosts       int      // 1 to 89
-	Engine      string   // family of the engine, as in Engines
+	Engines     []string // families of the engines, as in Engines; the hosts take them in turn
 	EngineFlags []string // given to every dockerd, at every start
 	Dir         string   // where root file systems and labs are kept: a real file system, not an overlay
 	Logf        func(format string, args ...any)
@@ -56,12 +57,16 @@ func Start(ctx context.Context, cfg Config) (*Lab, error) {
 	if err := needTools(ctx, "nsenter", "unshare", "ip", "nft", "tar"); err != nil {
 		return nil, err
 	}
-	root, err := buildRoot(ctx, cfg.Dir, cfg.Engine, cfg.Logf)
-	if err != nil {
-		return nil, fmt.Errorf("root file system of engine %s: %w", cfg.Engine, err)
+	rec := record{Format: recordFormat, Name: cfg.Name, EngineFlags: cfg.EngineFlags}
+	for i := range cfg.Hosts {
+		family := cfg.Engines[i%len(cfg.Engines)]
+		root, err := buildRoot(ctx, cfg.Dir, family, cfg.Logf)
+		if err != nil {
+			return nil, fmt.Errorf("root file system of engine %s: %w", family, err)
+		}
+		rec.Hosts = append(rec.Hosts, hostRecord{Engine: family, Root: root})
 	}
 	began := time.Now()
-	rec := record{Format: recordFormat, Name: cfg.Name, Engine: cfg.Engine, Hosts: cfg.Hosts, EngineFlags: cfg.EngineFlags, Root: root}
 	l, err := newLab(cfg.Dir, rec, cfg.Logf)
 	if err != nil {
 		return nil, err
@@ -72,7 +77,7 @@ func Start(ctx context.Context, cfg Config) (*Lab, error) {
 	if err := l.start(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	l.logf("lab %s: %d hosts with engine %s up in %s", l.Name, len(l.Hosts), cfg.Engine, since(began))
+	l.logf("lab %s: %d hosts with engine %s up in %s", l.Name, len(l.Hosts), strings.Join(cfg.Engines, ", "), since(began))
 	return l, nil
 }
 
@@ -111,7 +116,7 @@ func (l *Lab) Close() error {
 	defer cancel()
 	began := time.Now()
 	err := l.each(func(h *Host) error { return h.PowerOff(ctx) })
-	err = errors.Join(err, l.stopSwitch(ctx))
+	err = errors.Join(err, l.stopNamespace(ctx, stranger), l.stopNamespace(ctx, "switch"))
 	err = errors.Join(err, removeCgroup(ctx, l.cgroups, l.cgroup("")))
 	if err != nil {
 		return fmt.Errorf("lab %s: %w", l.Name, err)
@@ -122,9 +127,6 @@ func (l *Lab) Close() error {
 	l.logf("lab %s: down in %s", l.Name, since(began))
 	return nil
 }
-
-// Engine returns the family of the engines, as it was given to Start.
-func (l *Lab) Engine() string { return l.record.Engine }
 
 // Host returns the host of that name, or nil.
 func (l *Lab) Host(name string) *Host {
@@ -140,11 +142,11 @@ func (c Config) complete() (Config, error) {
 	if c.Name == "" {
 		c.Name = "carrick"
 	}
-	if c.Hosts == 0 {
-		c.Hosts = 3
+	if len(c.Engines) == 0 {
+		c.Engines = []string{engines[len(engines)-1].family}
 	}
-	if c.Engine == "" {
-		c.Engine = engines[len(engines)-1].family
+	if c.Hosts == 0 {
+		c.Hosts = max(3, len(c.Engines))
 	}
 	if c.Dir == "" {
 		c.Dir = os.Getenv("CARRICK_LAB_DIR")
@@ -161,8 +163,10 @@ func (c Config) complete() (Config, error) {
 	if c.Hosts < 1 || c.Hosts > maxHosts {
 		return c, fmt.Errorf("%d hosts: want 1 to %d", c.Hosts, maxHosts)
 	}
-	if _, err := findEngine(c.Engine); err != nil {
-		return c, err
+	for _, family := range c.Engines {
+		if _, err := findEngine(family); err != nil {
+			return c, err
+		}
 	}
 	dir, err := filepath.Abs(c.Dir)
 	c.Dir = dir
@@ -175,8 +179,12 @@ func newLab(dir string, rec record, logf func(string, ...any)) (*Lab, error) {
 		return nil, err
 	}
 	l := &Lab{Name: rec.Name, layout: layout{dir, rec.Name}, record: rec, logf: logf, cgroups: parseHierarchies(string(mounts))}
-	for i := range rec.Hosts {
-		l.Hosts = append(l.Hosts, newHost(l, i+1))
+	for i, r := range rec.Hosts {
+		h := newHost(l, i+1, r)
+		if err := h.readAddresses(); err != nil {
+			return nil, err
+		}
+		l.Hosts = append(l.Hosts, h)
 	}
 	return l, nil
 }

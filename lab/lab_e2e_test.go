@@ -15,21 +15,22 @@ import (
 	"time"
 )
 
-// TestLab goes through the life of a lab of two hosts on each engine, in the order a day would have it.
+// TestLab goes through the life of a lab of two hosts on each engine, in the order a day would have it. On Mix the hosts
+// have the two oldest.
 func TestLab(t *testing.T) {
-	families, err := Chosen()
+	all, err := Chosen()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, family := range families {
-		t.Run(family, func(t *testing.T) { testLab(t, family) })
+	for _, chosen := range all {
+		t.Run(chosen, func(t *testing.T) { testLab(t, chosen) })
 	}
 }
 
-func testLab(t *testing.T, family string) {
+func testLab(t *testing.T, chosen string) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
-	cfg := Config{Name: "lab-e2e-" + strings.ReplaceAll(family, ".", ""), Hosts: 2, Engine: family,
+	cfg := Config{Name: "lab-e2e-" + strings.ReplaceAll(chosen, ".", ""), Hosts: 2, Engines: EnginesOf(chosen),
 		EngineFlags: []string{"--live-restore"}, Logf: t.Logf}
 	if err := Remove(cfg.Dir, cfg.Name); err != nil {
 		t.Fatal(err)
@@ -61,19 +62,25 @@ func testLab(t *testing.T, family string) {
 		name string
 		run  func(*testing.T)
 	}{
-		{"engines are of the family", func(t *testing.T) { lt.versions(t, family) }},
+		{"engines are of the family", func(t *testing.T) { lt.versions(t, cfg.Engines) }},
 		{"hosts reach each other", lt.reach},
 		{"FORWARD is DROP", lt.forwardDrop},
 		{"the gateway bridge turns bridge-nf on", lt.bridgeNetfilter},
 		{"containers run, ping and end at once", lt.containers},
 		{"dumps are equal around a container", lt.dumps},
 		{"cut and heal", lt.cut},
+		{"a stranger is on the switch", lt.stranger},
 		{"commands end when they are told to", lt.commands},
 		{"files are copied", lt.copies},
 		{"a plugin is installed and killed", lt.plugin},
+		{"what one host pushes another pulls", lt.registry},
 		{"a killed engine leaves containers alive", lt.killEngine},
 		{"power fails", lt.reboot},
 		{"another process sees the lab", lt.open},
+		{"addresses change", lt.readdress},
+		{"a link goes down and up", lt.link},
+		{"the MTU changes", lt.mtu},
+		{"disks are copied and replaced", lt.disks},
 	} {
 		t.Run(step.name, step.run)
 	}
@@ -105,11 +112,23 @@ func pings(ctx context.Context, h *Host, addr string) bool {
 	return err == nil
 }
 
-func (lt labTest) versions(t *testing.T, family string) {
-	for _, h := range lt.lab.Hosts {
+func (lt labTest) stranger(t *testing.T) {
+	for range 2 { // the second is the same
+		s, err := lt.lab.Stranger(lt.ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !pings(lt.ctx, lt.a, s.IPv4) || !pings(lt.ctx, lt.b, s.IPv6) {
+			t.Error("the hosts and the stranger do not reach each other")
+		}
+	}
+}
+
+func (lt labTest) versions(t *testing.T, families []string) {
+	for i, h := range lt.lab.Hosts {
 		got, err := h.EngineVersion(lt.ctx)
-		if err != nil || !strings.HasPrefix(got, family+".") {
-			t.Errorf("%s: %s, %v; want %s", h.Name, got, err, family)
+		if want := families[i%len(families)]; err != nil || !strings.HasPrefix(got, want+".") || h.Engine != want {
+			t.Errorf("%s: %s, %v; want %s", h.Name, got, err, want)
 		}
 	}
 	if a, b := lt.docker(t, lt.a, "info", "-f", "{{.ID}}"), lt.docker(t, lt.b, "info", "-f", "{{.ID}}"); a == b {
@@ -240,7 +259,7 @@ func (lt labTest) open(t *testing.T) {
 	if got := lt.run(t, other.Host("host2"), "hostname"); got != "host2" {
 		t.Errorf("hostname %s", got)
 	}
-	if _, err := Start(lt.ctx, Config{Name: lt.lab.Name, Engine: lt.lab.Engine()}); !errors.Is(err, ErrExists) {
+	if _, err := Start(lt.ctx, Config{Name: lt.lab.Name, Engines: []string{lt.a.Engine}}); !errors.Is(err, ErrExists) {
 		t.Errorf("the same again: %v", err)
 	}
 }

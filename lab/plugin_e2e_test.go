@@ -68,3 +68,18 @@ func (lt labTest) plugin(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func (lt labTest) registry(t *testing.T) {
+	addr, err := lt.a.StartRegistry(lt.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := lt.a.StartRegistry(lt.ctx); err != nil || again != addr {
+		t.Errorf("started again: %s, %v; want %s", again, err, addr)
+	}
+	image := addr + "/pushed:1"
+	lt.docker(t, lt.a, "tag", Image, image)
+	lt.docker(t, lt.a, "push", "-q", image)
+	lt.docker(t, lt.b, "run", "--rm", "--network", "none", "--pull", "always", image, "true")
+	lt.docker(t, lt.b, "rmi", image)
+}

@@ -43,7 +43,7 @@ var rootPackages = []string{
 //go:embed image.sh
 var imageScript string
 
-// Engines returns the families that Config.Engine may name, the oldest first.
+// Engines returns the families that Config.Engines may name, the oldest first.
 func Engines() []string {
 	var names []string
 	for _, e := range engines {
@@ -52,22 +52,34 @@ func Engines() []string {
 	return names
 }
 
-// Chosen returns the families that tests run on: those of the environment's CARRICK_ENGINES, separated by commas, or the
-// oldest and the newest, between which the engine's ways of calling a plugin differ most.
+// Mix is what CARRICK_ENGINES calls hosts of which each has another engine.
+const Mix = "mix"
+
+// Chosen returns what tests run on: the families of the environment's CARRICK_ENGINES, separated by commas, and Mix; or
+// all of them.
 func Chosen() ([]string, error) {
 	list := os.Getenv("CARRICK_ENGINES")
 	if list == "" {
-		return []string{engines[0].family, engines[len(engines)-1].family}, nil
+		return append(Engines(), Mix), nil
 	}
 	var names []string
 	for name := range strings.SplitSeq(list, ",") {
-		e, err := findEngine(strings.TrimSpace(name))
-		if err != nil {
-			return nil, fmt.Errorf("CARRICK_ENGINES: %w", err)
+		if name = strings.TrimSpace(name); name != Mix {
+			if _, err := findEngine(name); err != nil {
+				return nil, fmt.Errorf("CARRICK_ENGINES: %w, or %s", err, Mix)
+			}
 		}
-		names = append(names, e.family)
+		names = append(names, name)
 	}
 	return names, nil
+}
+
+// EnginesOf returns the families of what Chosen returned.
+func EnginesOf(chosen string) []string {
+	if chosen == Mix {
+		return Engines()
+	}
+	return []string{chosen}
 }
 
 func findEngine(family string) (engine, error) {

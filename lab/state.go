@@ -10,17 +10,20 @@ import (
 )
 
 // recordFormat is raised when a record of an older program can no longer be read as it is.
-const recordFormat = 1
+const recordFormat = 2
 
 // A record is what another process needs to know of a lab. It does not change while the lab is up: what does change,
 // the first process of each host, has a file of its own, so that no process holds an old copy of it.
 type record struct {
 	Format      int
 	Name        string
-	Engine      string
 	EngineFlags []string `json:",omitempty"`
-	Hosts       int
-	Root        string // directory of the root file system
+	Hosts       []hostRecord
+}
+
+type hostRecord struct {
+	Engine string // family
+	Root   string // directory of the root file system
 }
 
 // layout names the files of a lab.
@@ -53,8 +56,8 @@ func readRecord(p layout) (record, error) {
 	if r.Format != recordFormat {
 		return record{}, fmt.Errorf("%s: format %d, want %d", p.record(), r.Format, recordFormat)
 	}
-	if r.Name != p.name || r.Hosts < 1 || r.Hosts > maxHosts {
-		return record{}, fmt.Errorf("%s: lab %q of %d hosts, want %q", p.record(), r.Name, r.Hosts, p.name)
+	if r.Name != p.name || len(r.Hosts) < 1 || len(r.Hosts) > maxHosts {
+		return record{}, fmt.Errorf("%s: lab %q of %d hosts, want %q", p.record(), r.Name, len(r.Hosts), p.name)
 	}
 	return r, nil
 }

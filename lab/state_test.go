@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -21,17 +22,19 @@ func TestRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 	// What an interrupted Start leaves has to be removable.
-	if got, err := readRecord(p); err != nil || got.Hosts != 0 {
+	if got, err := readRecord(p); err != nil || len(got.Hosts) != 0 {
 		t.Errorf("a directory only: %+v, %v", got, err)
 	}
-	want := record{Format: recordFormat, Name: "x", Engine: "28.5", EngineFlags: []string{"--live-restore"}, Hosts: 2, Root: "/r"}
+	want := record{Format: recordFormat, Name: "x", EngineFlags: []string{"--live-restore"},
+		Hosts: []hostRecord{{Engine: "20.10", Root: "/a"}, {Engine: "28.5", Root: "/b"}}}
 	if err := writeRecord(p, want); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := readRecord(p); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v; want %+v", got, err, want)
 	}
-	for _, damaged := range []string{``, `{`, `{"Format":2}`, `{"Format":1,"Name":"y","Hosts":1}`, `{"Format":1,"Name":"x","Hosts":1000}`} {
+	for _, damaged := range []string{``, `{`, `{"Format":1}`, `{"Format":1,"Name":"x","Hosts":[{}]}`, `{"Format":2,"Name":"y","Hosts":[{}]}`,
+		`{"Format":2,"Name":"x","Hosts":[]}`} {
 		if err := os.WriteFile(p.record(), []byte(damaged), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -43,7 +46,7 @@ func TestRecord(t *testing.T) {
 
 func TestStartRefusesATakenName(t *testing.T) {
 	dir := t.TempDir()
-	l, err := newLab(dir, record{Format: recordFormat, Name: "x", Hosts: 1}, t.Logf)
+	l, err := newLab(dir, record{Format: recordFormat, Name: "x", Hosts: []hostRecord{{}}}, t.Logf)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,10 +79,10 @@ func TestConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Name != "carrick" || got.Hosts != 3 || got.Engine != "28.5" || got.Dir != "/somewhere" {
+	if got.Name != "carrick" || got.Hosts != 3 || !slices.Equal(got.Engines, []string{"28.5"}) || got.Dir != "/somewhere" {
 		t.Errorf("defaults: %+v", got)
 	}
-	for _, bad := range []Config{{Name: "a/b"}, {Name: ".."}, {Name: "-x"}, {Hosts: -1}, {Hosts: maxHosts + 1}, {Engine: "19.03"}} {
+	for _, bad := range []Config{{Name: "a/b"}, {Name: ".."}, {Name: "-x"}, {Hosts: -1}, {Hosts: maxHosts + 1}, {Engines: []string{"28.5", "19.03"}}} {
 		if _, err := bad.complete(); err == nil {
 			t.Errorf("%+v: no error", bad)
 		}
@@ -153,5 +156,23 @@ func TestRootNameFollowsTheRecipe(t *testing.T) {
 	}
 	if len(seen) != 2*len(engines) {
 		t.Errorf("names are not distinct: %v", seen)
+	}
+}
+
+func TestChosen(t *testing.T) {
+	for list, want := range map[string][]string{
+		"": {"20.10", "26.1", "28.5", "mix"}, "28.5": {"28.5"}, "mix, 20.10": {"mix", "20.10"}, "27": nil, "28.5,": nil,
+	} {
+		t.Setenv("CARRICK_ENGINES", list)
+		got, err := Chosen()
+		if !slices.Equal(got, want) || (err == nil) != (want != nil) {
+			t.Errorf("%q: %q, %v; want %q", list, got, err, want)
+		}
+	}
+	if got := EnginesOf("mix"); !slices.Equal(got, Engines()) {
+		t.Errorf("mix: %q", got)
+	}
+	if got := EnginesOf("26.1"); !slices.Equal(got, []string{"26.1"}) {
+		t.Errorf("26.1: %q", got)
 	}
 }

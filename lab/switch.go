@@ -40,23 +40,9 @@ const switchSysctls = `for k in net/ipv4/ip_forward net/ipv6/conf/all/forwarding
 	[ ! -e /proc/sys/$k ] || echo 0 >/proc/sys/$k
 done`
 
-// startSwitch starts a process that does nothing but keep the switch's network namespace.
+// startSwitch makes the switch's network namespace.
 func (l *Lab) startSwitch(ctx context.Context) error {
-	cmd := exec.Command("sleep", "infinity")
-	cmd.Env = l.env()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: unix.CLONE_NEWNET}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	go cmd.Wait() // reaps it, whoever ends it
-	p, err := findProcess(cmd.Process.Pid)
-	if err == nil {
-		err = writeProcess(l.layout.initPID("switch"), p)
-	}
-	if err != nil {
-		return errors.Join(err, cmd.Process.Kill())
-	}
-	if err := enterCgroup(ctx, l.cgroups, l.cgroup("switch"), p.pid); err != nil {
+	if _, err := l.startNamespace(ctx, "switch"); err != nil {
 		return err
 	}
 	if _, err := l.inSwitch(ctx, "", "sh", "-c", switchSysctls); err != nil {
@@ -65,12 +51,31 @@ func (l *Lab) startSwitch(ctx context.Context) error {
 	if _, err := l.inSwitch(ctx, switchLinks, "ip", "-batch", "-"); err != nil {
 		return err
 	}
-	_, err = l.inSwitch(ctx, switchRules, "nft", "-f", "-")
+	_, err := l.inSwitch(ctx, switchRules, "nft", "-f", "-")
 	return err
 }
 
-func (l *Lab) stopSwitch(ctx context.Context) error {
-	p, err := readProcess(l.layout.initPID("switch"))
+// startNamespace starts a process that does nothing but keep the network namespace of a member of the lab.
+func (l *Lab) startNamespace(ctx context.Context, member string) (process, error) {
+	cmd := exec.Command("sleep", "infinity")
+	cmd.Env = l.env()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: unix.CLONE_NEWNET}
+	if err := cmd.Start(); err != nil {
+		return process{}, err
+	}
+	go cmd.Wait() // reaps it, whoever ends it
+	p, err := findProcess(cmd.Process.Pid)
+	if err == nil {
+		err = writeProcess(l.layout.initPID(member), p)
+	}
+	if err != nil {
+		return process{}, errors.Join(err, cmd.Process.Kill())
+	}
+	return p, enterCgroup(ctx, l.cgroups, l.cgroup(member), p.pid)
+}
+
+func (l *Lab) stopNamespace(ctx context.Context, member string) error {
+	p, err := readProcess(l.layout.initPID(member))
 	if err != nil {
 		return err
 	}
@@ -84,19 +89,23 @@ func (l *Lab) Switch(ctx context.Context, args ...string) (string, error) {
 }
 
 func (l *Lab) inSwitch(ctx context.Context, stdin string, args ...string) (string, error) {
-	p, err := readProcess(l.layout.initPID("switch"))
+	return l.inNamespace(ctx, "switch", stdin, args...)
+}
+
+func (l *Lab) inNamespace(ctx context.Context, member, stdin string, args ...string) (string, error) {
+	p, err := readProcess(l.layout.initPID(member))
 	if err != nil {
 		return "", err
 	}
 	if p.pid == 0 {
-		return "", fmt.Errorf("lab %s: the switch is not running", l.Name)
+		return "", fmt.Errorf("lab %s: the %s is not running", l.Name, member)
 	}
 	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"--target", strconv.Itoa(p.pid), "--net", "--"}, args...)...)
 	cmd.Env = l.env()
 	if stdin != "" {
 		cmd.Stdin = strings.NewReader(stdin)
 	}
-	return output(cmd, "switch", args)
+	return output(cmd, member, args)
 }
 
 // Cut takes a host off the switch: nothing it sends arrives, nothing reaches it, and its link stays up.

@@ -17,7 +17,7 @@ import (
 
 const usage = `usage: lab [--name NAME] [--dir DIR] VERB
 
-  up [--engine %s] [--hosts N] [--engine-flag FLAG]…
+  up [--engine %s[,…]] [--hosts N] [--engine-flag FLAG]…
                                start a lab; root file systems are built the first time
   down                         remove it, whoever started it
   status                       hosts, addresses, engines; without a lab: the labs there are
@@ -25,6 +25,11 @@ const usage = `usage: lab [--name NAME] [--dir DIR] VERB
   cut HOST [HOST]              take a host off the switch, or two off each other
   heal HOST [HOST]             undo it
   power-off HOST, power-on HOST, reboot HOST
+  readdress HOST IPV4 IPV6     other addresses, as DHCP may bring them; a host that is off boots with them
+  link-down HOST, link-up HOST switch eth0 off and on
+  mtu HOST BYTES               MTU of eth0, until the next boot
+  reinstall HOST               put an empty disk into it
+  clone HOST OF                make its disk a copy of another's; both have to be off
   kill-engine HOST             SIGKILL to dockerd; containers live on
   stop-engine HOST, start-engine HOST, restart-engine HOST
   kill-plugin HOST NAME        SIGKILL to a managed plugin
@@ -90,6 +95,10 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		"start-engine":   c.onHost(func(h *lab.Host, ctx context.Context) error { return h.StartEngine(ctx) }),
 		"restart-engine": c.onHost(func(h *lab.Host, ctx context.Context) error { return h.RestartEngine(ctx) }),
 		"kill-plugin":    c.killPlugin,
+		"link-down":      c.onHost((*lab.Host).LinkDown),
+		"link-up":        c.onHost((*lab.Host).LinkUp),
+		"reinstall":      c.onHost((*lab.Host).Reinstall),
+		"readdress":      c.readdress, "mtu": c.mtu, "clone": c.clone,
 	}
 	do, ok := verbs[verb]
 	if !ok {

@@ -28,8 +28,13 @@ func TestArguments(t *testing.T) {
 		{"reboot --name other host1", lab.ErrNotExist, "other"},
 		{"exec host1", nil, "want a host and a command"},
 		{"kill-plugin host1", flag.ErrHelp, ""},
+		{"readdress host1 198.51.100.9", flag.ErrHelp, ""},
+		{"mtu host1 many", nil, "many"},
+		{"mtu host1 1400", lab.ErrNotExist, ""},
+		{"clone host1", flag.ErrHelp, ""},
 		{"status", lab.ErrNotExist, ""},
 		{"up --engine 1.0", nil, "20.10"},
+		{"up --engine 28.5,1.0", nil, "20.10"},
 		{"up --hosts 1000", nil, "1 to"},
 		{"--name ../x up", nil, "lower case"},
 	}

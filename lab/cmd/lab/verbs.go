@@ -17,8 +17,11 @@ var errDiffer = errors.New("the dumps differ")
 func (c *command) up() error {
 	cfg := lab.Config{Logf: logf}
 	f := c.flags("lab up")
-	f.StringVar(&cfg.Engine, "engine", "", "family of the engine (default the newest)")
-	f.IntVar(&cfg.Hosts, "hosts", 0, "how many hosts (default 3)")
+	f.Func("engine", "family of the engine (default the newest), or several for the hosts to take in turn", func(s string) error {
+		cfg.Engines = strings.Split(s, ",")
+		return nil
+	})
+	f.IntVar(&cfg.Hosts, "hosts", 0, "how many hosts (default 3, or as many as engines)")
 	f.Func("engine-flag", "flag for every dockerd; may be repeated", func(s string) error {
 		cfg.EngineFlags = append(cfg.EngineFlags, s)
 		return nil
@@ -66,7 +69,7 @@ func (c *command) status() error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(c.out, "lab %s, engine %s\n", l.Name, l.Engine())
+	fmt.Fprintf(c.out, "lab %s\n", l.Name)
 	for _, h := range l.Hosts {
 		fmt.Fprintf(c.out, "%-7s %-14s %-13s %s\n", h.Name, h.IPv4, h.IPv6, engineState(c.ctx, h))
 	}
