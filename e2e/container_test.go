@@ -75,7 +75,15 @@ func (s *scene) start(h *lab.Host, name string, flags ...string) (*container, er
 	if _, err := h.Docker(s.ctx, append(args, lab.Image)...); err != nil {
 		return nil, err
 	}
-	return s.look(h, name)
+	c, err := s.look(h, name)
+	if err != nil {
+		return nil, err
+	}
+	s.venue.figures.containers.Add(1)
+	for network := range c.nets {
+		s.venue.figures.addresses.Add(int64(len(c.addrs(network))))
+	}
+	return c, nil
 }
 
 // serve starts a container that answers HTTP on port 80 with its own name.

@@ -228,5 +228,5 @@ func manyContainers(s *scene) {
 	}))
 	s.Logf("%d containers run after %s", len(all), since(s.began))
 	s.distinct("blue", all...)
-	s.reach(allPairs("blue", all...))
+	s.reach(crowd("blue", all...))
 }

@@ -12,14 +12,10 @@ import (
 
 var faults = []scenario{
 	{"TrafficGoesOnWhileThePluginIsKilled", pluginKilled},
-	{"TrafficGoesOnWhileThePluginIsDisabledForAMinute", pluginDisabled},
+	{"TrafficGoesOnWhileThePluginIsDisabled", pluginDisabled},
 	{"TrafficGoesOnWhileTheEngineIsDead", engineKilled},
 	{"TrafficGoesOnThroughALiveRestore", liveRestore},
 }
-
-// aMinute is the 60 s that the plugin is away, and that a host is cut off: longer than memberlist needs to declare a node
-// dead, and than the entries of neighbours live.
-const aMinute = 60 * time.Second
 
 func pluginKilled(s *scene) {
 	s.network("blue")
@@ -27,12 +23,14 @@ func pluginKilled(s *scene) {
 	s.reach(allPairs("blue", all...))
 	probes := s.probe(allPairs("blue", all...))
 	s.more(probes, 20)
-	for _, h := range s.hosts {
-		s.must(s.killPlugin(h))
+	for range s.scale.pluginKills {
+		for _, h := range s.hosts {
+			s.must(s.killPlugin(h))
+			s.joined(s.hosts...)
+		}
+		s.all(s.killPlugin)
 		s.joined(s.hosts...)
 	}
-	s.all(s.killPlugin)
-	s.joined(s.hosts...)
 	s.more(probes, 100)
 	s.lossless("kill -9 of the plugin, on each host and on all at once", probes, true)
 	s.all(func(h *lab.Host) error { return s.hasEndpoints(h, 1) })
@@ -50,10 +48,16 @@ func (s *scene) killPlugin(h *lab.Host) error {
 	if err != nil {
 		return err
 	}
+	s.venue.figures.pluginKills.Add(1)
 	if err := h.KillPlugin(s.ctx, plugin); err != nil {
 		return err
 	}
-	_, err = s.wait(patience, func() error {
+	return s.started(h, was)
+}
+
+// started waits until the engine has started a plugin again that was this process.
+func (s *scene) started(h *lab.Host, was int) error {
+	_, err := s.wait(patience, func() error {
 		is, err := h.PluginPID(s.ctx, plugin)
 		if err == nil && is == was {
 			err = fmt.Errorf("%s: the engine does not start the plugin again", h.Name)
@@ -73,11 +77,12 @@ func pluginDisabled(s *scene) {
 	s.docker(away, "plugin", "disable", "-f", plugin)
 	late := s.run(s.hosts[2], "late", "--network", "blue")
 	s.docker(s.hosts[0], "rm", "-f", s.run(s.hosts[0], "short", "--network", "blue").name)
-	s.pass(aMinute)
+	s.pass(s.scale.away)
+	s.on(s.others(away), func(o *lab.Host) error { return errors.Join(s.silent(o, away), s.suspended(o, away, false)) })
 	s.docker(away, "plugin", "enable", plugin)
 	s.joined(s.hosts...)
 	s.more(probes, 100)
-	s.lossless("the plugin of one host disabled for a minute, and enabled", probes, true)
+	s.lossless(fmt.Sprintf("the plugin of one host disabled for %s, and enabled", s.scale.away), probes, true)
 	s.reach(allPairs("blue", append(all, late)...))
 	s.must(s.hasEndpoints(s.hosts[0], 1))
 	s.reach(allPairs("blue", append(all, late, s.run(away, "more", "--network", "blue"))...))
@@ -89,8 +94,8 @@ func engineKilled(s *scene) {
 	s.reach(allPairs("blue", all...))
 	probes := s.probe(allPairs("blue", all...))
 	s.more(probes, 20)
-	s.all(func(h *lab.Host) error { return h.KillEngine(s.ctx) })
-	s.pass(15 * time.Second)
+	s.all(s.killEngine)
+	s.pass(s.scale.engineAway)
 	s.lossless("dockerd killed on all hosts", probes, true)
 	s.all(func(h *lab.Host) error { return h.StartEngine(s.ctx) })
 	s.joined(s.hosts...)
@@ -114,11 +119,11 @@ func liveRestore(s *scene) {
 	s.reach(allPairs("blue", all...))
 	probes := s.probe(allPairs("blue", all...))
 	s.more(probes, 20)
-	s.all(func(h *lab.Host) error { return h.KillEngine(s.ctx) })
-	s.pass(5 * time.Second)
+	s.all(s.killEngine)
+	s.pass(s.scale.restored)
 	s.all(func(h *lab.Host) error { return h.StartEngine(s.ctx, "--live-restore") })
 	s.joined(s.hosts...)
-	s.pass(5 * time.Second)
+	s.pass(s.scale.restored)
 	s.lossless("dockerd killed on all hosts and started again with --live-restore", probes, true)
 	s.all(func(h *lab.Host) error { return s.hasEndpoints(h, 1) })
 	more := s.runOnAll("more", "--network", "blue")

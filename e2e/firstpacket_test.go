@@ -36,6 +36,6 @@ func noLossAfterFirst(s *scene) {
 		return err
 	})
 	s.more(probes, 1)
-	s.pass(10 * time.Second)
+	s.pass(s.scale.firstReply)
 	s.lossless("new containers on all hosts, after their first reply", probes, false)
 }

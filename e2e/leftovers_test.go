@@ -32,6 +32,7 @@ func nothingLeft(s *scene) {
 	s.reach(allPairs("blue", all...))
 	s.reach(allPairs("inner", s.again(all...)...))
 	s.all(s.sweep)
+	s.nothingReserved()
 	s.all(func(h *lab.Host) error {
 		_, err := h.Docker(s.ctx, "plugin", "disable", plugin)
 		return err
@@ -45,4 +46,13 @@ func nothingLeft(s *scene) {
 	})
 	s.joined(s.hosts...)
 	s.works()
+}
+
+// nothingReserved: the cluster has no network any more that overlaps one of all those that scenarios have made so far.
+func (s *scene) nothingReserved() {
+	s.Helper()
+	s.until("the cluster has forgotten all networks", func() error {
+		return s.create(s.hosts[0], "wide", "--ipv6", "--subnet", "10.80.0.0/16", "--subnet", "fd00:80::/32")
+	})
+	s.must(s.sweep(s.hosts[0]))
 }

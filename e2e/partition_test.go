@@ -10,7 +10,7 @@ import (
 )
 
 var partitions = []scenario{
-	{"AHostThatWasCutOffForAMinuteIsOneOfThemAgain", hostCut},
+	{"AHostThatWasCutOffIsOneOfThemAgain", hostCut},
 	{"TwoHostsThatDoNotHearEachOtherDoNotDisturbTheThird", pairCut},
 }
 
@@ -47,7 +47,7 @@ func hostCut(s *scene) {
 	}
 	s.refused(away, words(at(n.v4, 250).String()), "run", "-d", "--name", "asked", "--network", "blue", "--ip", at(n.v4, 250).String(), lab.Image)
 	s.docker(away, "rm", "-f", "asked")
-	s.pass(time.Until(cut.Add(aMinute)))
+	s.pass(time.Until(cut.Add(s.scale.away)))
 	s.must(s.venue.lab.Heal(s.ctx, away))
 	took := s.reach(allPairs("blue", all...))
 	s.Logf("healed: every container reaches every other after %s (%s)", took, aim)
@@ -70,7 +70,7 @@ func pairCut(s *scene) {
 	all = append(all, s.runOnAll("during", "--network", "blue")...)
 	// Both still have the third host, and what is new on it.
 	s.reach(append(between("blue", all[:2], []*container{all[2], all[5]}), between("blue", all[3:5], []*container{all[2], all[5]})...))
-	s.pass(aMinute / 3)
+	s.pass(s.scale.pairAway)
 	s.must(s.venue.lab.HealPair(s.ctx, s.hosts[0], s.hosts[1]))
 	took := s.reach(allPairs("blue", all...))
 	s.Logf("healed: every container reaches every other after %s (%s)", took, aim)

@@ -145,6 +145,8 @@ func (s *scene) lossless(what string, probes []*probe, fromStart bool) {
 			missing += n
 		}
 	}
+	s.venue.figures.packets.Add(int64(sent))
+	s.venue.figures.lost.Add(int64(missing))
 	s.Logf("%s: %d probes, %d packets, %d lost", what, len(probes), sent, missing)
 }
 

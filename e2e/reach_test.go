@@ -41,6 +41,22 @@ func between(network string, from, to []*container) []hop {
 	return hops
 }
 
+// crowd are the hops from one container of each host to all containers, and back. On its way a frame meets the same from every
+// container of a host; and what all pairs of many containers would learn is too much for the neighbour table, which is one
+// for all namespaces of a machine (net.ipv4.neigh.default.gc_thresh3: 1024 entries).
+func crowd(network string, containers ...*container) []hop {
+	seen := map[*lab.Host]bool{}
+	var one []*container
+	for _, c := range containers {
+		if !seen[c.host] {
+			one = append(one, c)
+		}
+		seen[c.host] = true
+	}
+	rest := slices.DeleteFunc(slices.Clone(containers), func(c *container) bool { return slices.Contains(one, c) })
+	return append(between(network, one, containers), between(network, rest, one)...)
+}
+
 // reach waits until every hop succeeds at once.
 func (s *scene) reach(hops []hop) time.Duration {
 	s.Helper()

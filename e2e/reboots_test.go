@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"sync"
 	"time"
 
 	"github.com/carricknet/carrick/lab"
@@ -58,12 +59,20 @@ func powerCut(s *scene) {
 
 // fresh replaces what an empty host is compared with, on hosts that were switched off: docker_gwbridge has another MAC
 // address then.
+// In a soak others come after this one that compare with the dump from before the plugin: they get new hosts.
 func (s *scene) fresh(hosts ...*lab.Host) {
 	s.Helper()
 	s.all(s.sweep)
-	for _, h := range hosts {
-		dump, err := h.Settled(s.ctx)
-		s.must(err)
-		s.venue.empty[h.Name] = dump
+	if s.scale == soak {
+		s.spoiled = true
+		return
 	}
+	var mu sync.Mutex
+	s.on(hosts, func(h *lab.Host) error {
+		dump, err := h.Settled(s.ctx)
+		mu.Lock()
+		defer mu.Unlock()
+		s.venue.empty[h.Name] = dump
+		return err
+	})
 }

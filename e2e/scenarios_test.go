@@ -3,15 +3,11 @@
 package e2e
 
 import (
-	"os"
 	"slices"
-	"strings"
 	"testing"
-	"time"
-)
 
-// defaultEngines are the oldest and the newest that the lab has.
-const defaultEngines = "20.10,28.5"
+	"github.com/carricknet/carrick/lab"
+)
 
 // A scenario is a sentence about the plugin, and its proof.
 type scenario struct {
@@ -19,30 +15,39 @@ type scenario struct {
 	run  func(s *scene)
 }
 
-// scenarios in the order in which they run: those that do more to the hosts come later. A host that was switched off
-// cannot be compared with a dump of before: docker_gwbridge has another MAC address.
+// scenarios in the order in which they run: those that do more to the hosts come later. A host that was switched off, which
+// begins with ADeadHostIsForgotten, cannot be compared with a dump of before: docker_gwbridge has another MAC address.
 var scenarios = slices.Concat(
 	modes, options, joining, addresses, containers, badInput,
-	firstPacket, faults, starts, partitions, leftovers,
-	settings, membership, reboots,
+	firstPacket, faults, drift, starts, partitions, anyOrder, leftovers,
+	settings, upgrades, membership, attacks, swarms, reboots, hostsComeAndGo,
 )
 
-// TestScenarios runs every scenario on every engine, one engine after the other: two labs of three hosts are too much
-// for two processors.
+// chaos are those that a soak plays for hours.
+var chaos = slices.Concat(firstPacket, faults, drift, starts, partitions, anyOrder, leftovers, membership, reboots, hostsComeAndGo)
+
+// TestScenarios runs every scenario on every engine, and on hosts whose engines differ: as many venues at once as
+// `go test -parallel` allows. A venue mostly waits, and needs a fifth of a processor.
 func TestScenarios(t *testing.T) {
-	engines := os.Getenv("CARRICK_ENGINES")
-	if engines == "" {
-		engines = defaultEngines
+	venues, err := lab.Chosen()
+	if err != nil {
+		t.Fatal(err)
 	}
-	for engine := range strings.SplitSeq(engines, ",") {
-		t.Run(engine, func(t *testing.T) {
-			began := time.Now()
-			v := &venue{engine: engine}
+	seed, err := chosenSeed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("CARRICK_SEED=%d", seed)
+	for _, name := range venues {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			v := &venue{name: name, scale: chosenScale(), seed: seed}
 			t.Cleanup(func() { v.close(t) })
 			for _, sc := range scenarios {
 				t.Run(sc.name, func(t *testing.T) { v.play(t, sc) })
 			}
-			t.Logf("engine %s: all scenarios took %s", engine, since(began))
+			t.Log(v.timetable())
+			t.Log(&v.figures)
 		})
 	}
 }

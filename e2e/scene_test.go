@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"strings"
 	"sync"
@@ -37,7 +38,9 @@ type scene struct {
 	hosts   []*lab.Host
 	logs    map[string]int // lengths of the engines' logs when it began
 	began   time.Time
-	spoiled bool // the hosts are of no use to another scenario
+	scale   scale
+	rand    *rand.Rand // by seed and scenario, for the scenario's own goroutine
+	spoiled bool       // the hosts are of no use to another scenario
 }
 
 // on calls f for these hosts at once.
@@ -147,7 +150,7 @@ func (s *scene) rest(d time.Duration) error {
 	case <-time.After(d):
 		return nil
 	case <-s.ctx.Done():
-		return fmt.Errorf("the scenario took longer than its %s", scenarioTimeout)
+		return fmt.Errorf("the scenario took longer than its %s", s.scale.timeout)
 	}
 }
 

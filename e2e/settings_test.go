@@ -22,23 +22,29 @@ var settings = []scenario{
 // A status is what `carrick status --json` says.
 type status struct {
 	State   string   `json:"state"`
+	Version string   `json:"version"`
 	Reason  string   `json:"reason"`
 	Waiting string   `json:"waiting"`
 	Alarms  []string `json:"alarms"`
 	Cluster *struct {
-		State   string   `json:"state"`
-		Reason  string   `json:"reason"`
-		Cluster string   `json:"cluster"`
-		Leader  string   `json:"leader"`
-		Quorum  bool     `json:"quorum"`
-		Voters  []string `json:"voters"`
-		Alarms  []string `json:"alarms"`
-		Nodes   []struct {
-			Name      string `json:"name"`
-			Alive     bool   `json:"alive"`
-			Suspended bool   `json:"suspended"`
-		} `json:"nodes"`
+		State   string       `json:"state"`
+		Reason  string       `json:"reason"`
+		Cluster string       `json:"cluster"`
+		Leader  string       `json:"leader"`
+		Quorum  bool         `json:"quorum"`
+		Voters  []string     `json:"voters"`
+		Alarms  []string     `json:"alarms"`
+		Nodes   []nodeStatus `json:"nodes"`
 	} `json:"cluster"`
+}
+
+// A nodeStatus is what it says of one node.
+type nodeStatus struct {
+	ID        string `json:"id"`
+	Name      string `json:"name"`
+	Addr      string `json:"addr"`
+	Alive     bool   `json:"alive"`
+	Suspended bool   `json:"suspended"`
 }
 
 // joined is an error unless this node is in a cluster of so many nodes that are all alive, with a quorum.

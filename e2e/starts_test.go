@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -58,13 +57,15 @@ func (s *scene) discard(all []*attempt) {
 	}))
 }
 
-// startsUnderFire: 30 containers, ten on each host at once, and the plugin of each host killed twice meanwhile.
+// startsUnderFire: ten containers or more on each host at once, and the plugin of each host killed meanwhile.
 func startsUnderFire(s *scene) {
-	const perHost, kills = 10, 2
+	perHost, kills := s.scale.starts, s.scale.startKills
 	n := s.network("blue")
 	var all []*attempt
 	for i := range perHost * len(s.hosts) {
-		all = append(all, &attempt{host: s.hosts[i%len(s.hosts)], name: fmt.Sprint("c", i),
+		// The name of one that is gone must not look like the beginning of another one's id, as c11 does: the engine would
+		// remove that one.
+		all = append(all, &attempt{host: s.hosts[i%len(s.hosts)], name: fmt.Sprint("start", i),
 			flags: []string{"--network", "blue", "--ip", at(n.v4, 100+i).String(), "--ip6", at(n.v6, 100+i).String()}})
 	}
 	fire := make(chan error, len(s.hosts))
@@ -97,7 +98,7 @@ func startsUnderFire(s *scene) {
 		running = append(running, a.c)
 	}
 	s.distinct("blue", running...)
-	s.reach(allPairs("blue", running...))
+	s.reach(crowd("blue", running...))
 }
 
 // allOrNothing demands that the containers that were said to run do, and that the others have left nothing.
@@ -117,7 +118,7 @@ func (s *scene) allOrNothing(all []*attempt) {
 	}
 	s.Logf("%d of %d containers run, the others failed with an error", len(running), len(all))
 	if len(running) > 0 {
-		s.reach(allPairs("blue", running...))
+		s.reach(crowd("blue", running...))
 	}
 	s.discard(failed)
 	took, err := s.wait(sweptAfter, func() error {
@@ -167,8 +168,8 @@ func restartPolicy(s *scene) {
 			"--ip", at(n.v4, 200+i).String(), "--ip6", at(n.v6, 200+i).String()))
 	}
 	s.reach(allPairs("blue", all...))
-	for _, end := range []func(*lab.Host, context.Context) error{(*lab.Host).KillEngine, (*lab.Host).StopEngine} {
-		s.all(func(h *lab.Host) error { return end(h, s.ctx) })
+	for _, end := range []func(*lab.Host) error{s.killEngine, func(h *lab.Host) error { return h.StopEngine(s.ctx) }} {
+		s.all(end)
 		s.all(func(h *lab.Host) error { return h.StartEngine(s.ctx) })
 		all = s.again(all...)
 		s.reachAgain(allPairs("blue", all...))

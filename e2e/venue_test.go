@@ -3,10 +3,12 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -22,60 +24,106 @@ const (
 	pluginDir = "../build/plugin"
 	binary    = "/usr/local/bin/carrick"
 
-	// scenarioTimeout ends a scenario that hangs; the longest takes two minutes.
-	scenarioTimeout = 6 * time.Minute
 	// tidyTimeout bounds what follows a scenario: removing what it made, and the comparison of dumps.
 	tidyTimeout = 2 * time.Minute
 )
 
-// A venue is the hosts of one engine, on which one scenario after the other is played.
+// A venue is hosts of one engine, or of one each, on which one scenario after the other is played.
 type venue struct {
-	engine string
-	secret string
-	lab    *lab.Lab            // nil before the first scenario, and after one that spoiled it
-	bare   map[string]lab.Dump // by host, before the plugin was installed
-	empty  map[string]lab.Dump // by host, with the plugin in a cluster, without networks
-	subnet int                 // the last one given to a scenario
+	name    string // as lab.Chosen has it
+	scale   scale
+	seed    uint64
+	secret  string
+	lab     *lab.Lab            // nil before the first scenario, and after one that spoiled it
+	bare    map[string]lab.Dump // by host, before the plugin was installed
+	empty   map[string]lab.Dump // by host, with the plugin in a cluster, without networks
+	subnet  int                 // the last one given to a scenario
+	took    []timing
+	figures figures
+}
+
+// A timing is how long a scenario took, with what was done before and after it.
+type timing struct {
+	scenario           string
+	opening, run, tidy time.Duration
+}
+
+// timetable lists what each scenario took, the longest first.
+func (v *venue) timetable() string {
+	var text strings.Builder
+	var sum timing
+	slices.SortStableFunc(v.took, func(a, b timing) int { return cmp.Compare(b.run+b.tidy, a.run+a.tidy) })
+	line := func(what string, t timing) {
+		fmt.Fprintf(&text, "\n%7.1f s, opening %5.1f, tidying %4.1f  %s", t.run.Seconds(), t.opening.Seconds(), t.tidy.Seconds(), what)
+	}
+	for _, t := range v.took {
+		line(t.scenario, t)
+		sum.opening, sum.run, sum.tidy = sum.opening+t.opening, sum.run+t.run, sum.tidy+t.tidy
+	}
+	line(fmt.Sprintf("all %d on engine %s, %s together", len(v.took), v.name, (sum.opening+sum.run+sum.tidy).Round(time.Second)), sum)
+	return text.String()
 }
 
 // play runs one scenario on hosts that are as they should be, tidies up, and looks whether all is gone.
 func (v *venue) play(t *testing.T, sc scenario) {
-	ctx, cancel := context.WithTimeout(t.Context(), scenarioTimeout)
+	ctx, cancel := context.WithTimeout(t.Context(), v.scale.timeout)
 	defer cancel()
+	took := timing{scenario: sc.name}
 	if v.lab == nil {
+		began := time.Now()
 		v.open(ctx, t)
+		took.opening = since(began)
 	}
 	probing, stopProbes := context.WithCancel(ctx)
 	defer stopProbes()
-	s := &scene{T: t, ctx: ctx, probing: probing, venue: v, hosts: v.lab.Hosts, logs: v.logSizes(), began: time.Now()}
+	s := &scene{T: t, ctx: ctx, probing: probing, venue: v, hosts: v.lab.Hosts, logs: v.logSizes(), began: time.Now(),
+		scale: v.scale, rand: random(v.seed, sc.name)}
 	// Runs after the scenario even if that ended by FailNow, and ends the lab if nothing else can be trusted.
 	defer func() {
 		if s.Failed() {
 			s.explain()
 		}
 		stopProbes()
+		took.run = since(s.began)
+		tidying := time.Now()
 		if err := v.tidy(s); err != nil {
+			v.figures.leaks.Add(1)
+			explained := t.Failed()
 			t.Errorf("after the scenario: %v", err)
+			if !explained {
+				s.explain()
+			}
 			v.close(t)
+		}
+		took.tidy = since(tidying)
+		v.took = append(v.took, took)
+		v.figures.scenarios.Add(1)
+		if t.Failed() {
+			v.figures.failed.Add(1)
 		}
 	}()
 	sc.run(s)
-	t.Logf("%s on engine %s took %s", sc.name, v.engine, since(s.began))
+	t.Logf("%s on engine %s took %s", sc.name, v.name, since(s.began))
 }
 
 // open starts the hosts, makes docker_gwbridge on them, which stays once it is there, and installs the plugin.
 func (v *venue) open(ctx context.Context, t *testing.T) {
 	t.Helper()
-	name := "e2e-" + strings.ReplaceAll(v.engine, ".", "-")
+	name := cmp.Or(os.Getenv("CARRICK_E2E_LAB"), "e2e") + "-" + strings.ReplaceAll(v.name, ".", "-")
 	if err := lab.Remove("", name); err != nil { // of a run that was interrupted
 		t.Fatal(err)
 	}
-	l, err := lab.Start(ctx, lab.Config{Name: name, Hosts: 3, Engine: v.engine, Logf: t.Logf})
+	l, err := lab.Start(ctx, lab.Config{Name: name, Hosts: 3, Engines: lab.EnginesOf(v.name), Logf: t.Logf})
 	if err != nil {
 		t.Fatal(err)
 	}
 	v.lab = l
-	s := &scene{T: t, ctx: ctx, venue: v, hosts: l.Hosts, logs: v.logSizes(), began: time.Now()}
+	defer func() {
+		if t.Failed() {
+			v.close(t)
+		}
+	}()
+	s := &scene{T: t, ctx: ctx, venue: v, hosts: l.Hosts, logs: v.logSizes(), began: time.Now(), scale: v.scale}
 	s.all(s.makeGatewayBridge)
 	s.all(s.likeARealHost)
 	v.bare = s.dumps()
@@ -106,6 +154,9 @@ func (v *venue) tidy(s *scene) error {
 	if s.spoiled {
 		v.close(s.T)
 		return nil
+	}
+	if err := s.unique(); err != nil {
+		return err
 	}
 	if err := onAll(s.hosts, s.sweep); err != nil {
 		return err
@@ -292,12 +343,14 @@ func (s *scene) sweep(h *lab.Host) error {
 	if err != nil {
 		return err
 	}
-	var left []json.RawMessage
-	if err := s.carrick(h, &left, "networks"); err != nil {
-		return err
-	}
-	if len(left) > 0 {
-		return errors.New(h.Name + ": networks that Docker does not have any more: " + string(left[0]))
+	for _, what := range []string{"networks", "pools"} {
+		var left []json.RawMessage
+		if err := s.carrick(h, &left, what); err != nil {
+			return err
+		}
+		if len(left) > 0 {
+			return fmt.Errorf("%s: %s that Docker does not have any more: %s", h.Name, what, left)
+		}
 	}
 	return nil
 }

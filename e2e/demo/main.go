@@ -60,7 +60,7 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	}
 	d := &demo{ctx: ctx, out: out}
 	d.title("Three Docker hosts with engine %s, on one switch", engine)
-	d.lab, err = lab.Start(ctx, lab.Config{Name: labName, Hosts: 3, Engine: engine,
+	d.lab, err = lab.Start(ctx, lab.Config{Name: labName, Hosts: 3, Engines: []string{engine},
 		Logf: func(format string, args ...any) { fmt.Fprintf(out, "  "+format+"\n", args...) }})
 	if err != nil {
 		return err
