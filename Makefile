@@ -16,11 +16,12 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # How long each fuzz target runs.
 FUZZTIME ?= 10s
-# The engines that e2e runs on, those of lab.Engines.
-CARRICK_ENGINES ?= 20.10,28.5
-export CARRICK_ENGINES
 
-.PHONY: help build check test e2e demo plugin dockerfile-test install uninstall lab-up lab-down lint fuzz clean
+# `make bench`: how often everything is measured, and what stands for Docker's overlay, swarm or rebuilt.
+BENCH_ROUNDS ?= 10
+BENCH_OVERLAY ?= swarm
+
+.PHONY: help build check test size e2e soak bench demo plugin previous dockerfile-test install uninstall lab-up lab-down lint fuzz clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -29,7 +30,7 @@ build: ## Build the binary: build/carrick
 	CGO_ENABLED=0 go build -ldflags "-X main.version=$(VERSION)" -o build/carrick .
 
 check: lint ## All that needs no engine: format, vet, lint, unit, property and kernel tests; under 3 minutes
-	scripts/prepare gcc libc6-dev iproute2 nftables procps
+	scripts/prepare gcc libc6-dev ethtool iproute2 nftables procps
 	@# -count=1: what the tests of kernel and lab find depends on the machine, which Go's cache of results does not know.
 	@# Virtual time and the race detector do not go together: those are tagged !race, and run while others wait for clocks.
 	dirs=$$(find . -name '*_virtual_test.go' -printf '%h\n' | sort -u); [ -n "$$dirs" ]; failed=; \
@@ -38,10 +39,19 @@ check: lint ## All that needs no engine: format, vet, lint, unit, property and k
 	wait $$virtual || failed=1; \
 	[ -z "$$failed" ]
 
-test: check e2e ## Everything: check, then e2e
+test: check size e2e ## Everything: check, size, e2e
 
-e2e: plugin ## The scenarios on real engines, 20.10 and 28.5 unless CARRICK_ENGINES says otherwise
-	go test -tags e2e -count=1 -timeout 40m -p 1 ./lab/... ./e2e/...
+e2e: plugin previous ## The scenarios on real engines: 20.10, 26.1, 28.5 and a mix, unless CARRICK_ENGINES=28.5,… says otherwise
+	go test -tags e2e -count=1 -timeout 55m -p 1 -parallel 4 ./lab/... ./e2e/...
+
+soak: plugin ## The long versions of the chaos scenarios for SOAK_TIME=1h on CARRICK_ENGINES=28.5, CARRICK_SEED=… as before
+	CARRICK_SOAK=1 CARRICK_ENGINES=$${CARRICK_ENGINES:-28.5} go test -tags e2e,soak -count=1 -timeout 0 -v -run '^TestSoak$$' ./e2e/
+
+bench: plugin ## Carrick beside Docker's own networks, half an hour: docs/benchmarks.md; BENCH_ROUNDS=1 for a look
+	go run ./bench -rounds $(BENCH_ROUNDS) -overlay $(BENCH_OVERLAY)
+
+size: ## The control plane of 100 nodes in virtual time: all of it once, of which `make check` does a part
+	CARRICK_SIZE=all go test -count=1 -timeout 30m -run '^TestVirtualSize$$' -v ./cluster
 
 demo: plugin ## Three hosts and one network, shown as a user would type it; a minute, and a few more the first time
 	go run -tags e2e ./e2e/demo
@@ -49,6 +59,9 @@ demo: plugin ## Three hosts and one network, shown as a user would type it; a mi
 plugin: ## Make build/plugin, ready for `docker plugin create`
 	scripts/rootfs build/plugin/rootfs "$(VERSION)"
 	install -m 0644 config.json build/plugin/config.json
+
+previous: ## Make build/previous/plugin of the commit before this one, to upgrade from
+	scripts/previous build/previous
 
 dockerfile-test: plugin ## Prove that the Dockerfile makes the same root file system (needs an engine)
 	scripts/prepare busybox-static
@@ -71,8 +84,8 @@ lab-down: ## Remove it
 
 lint: ## Format, vet, staticcheck
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt -w is missing on:" $$unformatted; exit 1; }
-	go vet -tags e2e ./...
-	go run $(STATICCHECK) -tags e2e ./...
+	go vet -tags e2e,soak ./...
+	go run $(STATICCHECK) -tags e2e,soak ./...
 
 fuzz: ## Every fuzz target for FUZZTIME each
 	@found=$$(grep -rno --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . || true); \
