@@ -57,7 +57,7 @@ func TestVirtualAttackReplayWithoutDefence(t *testing.T) {
 			}
 			cfg := memberlist.DefaultLANConfig()
 			cfg.Name, cfg.BindAddr, cfg.AdvertiseAddr, cfg.AdvertisePort = fmt.Sprint("n", i), h.addr.String(), h.addr.String(), 7946
-			cfg.Transport, cfg.SecretKey, cfg.LogOutput = tr, make([]byte, 32), t.Output()
+			cfg.Transport, cfg.SecretKey, cfg.LogOutput = tr, make([]byte, 32), testOutput(t, cfg.Name)
 			if i == 0 {
 				cfg.Delegate = counter{&heard}
 			}

@@ -73,7 +73,7 @@ func bareMemberlist(t *testing.T, addr string, tune func(*memberlist.Config)) *m
 	t.Helper()
 	cfg := memberlist.DefaultLANConfig()
 	cfg.Name, cfg.BindAddr, cfg.BindPort, cfg.AdvertisePort = "bare "+addr, addr, attackedPort, attackedPort
-	cfg.LogOutput = t.Output()
+	cfg.LogOutput = testOutput(t, cfg.Name)
 	if tune != nil {
 		tune(cfg)
 	}

@@ -304,19 +304,36 @@ func (n *testNode) has(key, value string) bool {
 
 func testLogger(t *testing.T, name string) *logrus.Logger {
 	log := logrus.New()
-	log.SetOutput(testWriter{t, name})
+	log.SetOutput(testOutput(t, name))
 	log.SetLevel(logrus.InfoLevel)
 	log.SetFormatter(&logrus.TextFormatter{DisableColors: true, TimestampFormat: "05.000"})
 	return log
 }
 
-// testWriter shows the log with the test that it belongs to. t.Log panics after the test; nothing of ours runs then.
+// testWriter shows the log with the test that it belongs to, and drops what comes after it: memberlist's Shutdown does not
+// wait for who is still at a packet.
 type testWriter struct {
-	t    *testing.T
 	name string
+	mu   sync.Mutex
+	t    *testing.T // nil after the test
 }
 
-func (w testWriter) Write(p []byte) (int, error) {
-	w.t.Logf("%s %s", w.name, strings.TrimSpace(string(p)))
+// testOutput is to be had before what writes there is told to end in a Cleanup.
+func testOutput(t *testing.T, name string) *testWriter {
+	w := &testWriter{name: name, t: t}
+	t.Cleanup(func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.t = nil
+	})
+	return w
+}
+
+func (w *testWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.t != nil {
+		w.t.Logf("%s %s", w.name, strings.TrimSpace(string(p)))
+	}
 	return len(p), nil
 }

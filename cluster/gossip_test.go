@@ -68,7 +68,7 @@ func realNodesAt(t *testing.T, size int, at func(i int) netip.AddrPort) []*realN
 		fact := registered{ID: id, Name: fmt.Sprint("n", i+1), Addr: addr, GossipPort: at(i).Port(), RaftPort: at(i).Port() + 1}
 		facts = append(facts, fact)
 		logger := logrus.New()
-		logger.SetOutput(t.Output())
+		logger.SetOutput(testOutput(t, fact.Name))
 		n := &realNode{t: t, transport: newTransport(fact.at(), creds, &alarms{}, logger)}
 		n.cfg = gossipConfig{
 			id: id, name: fact.Name, advertise: addr, gossipPort: fact.GossipPort, port: fact.RaftPort, key: key, creds: creds,
