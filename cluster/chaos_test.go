@@ -16,6 +16,7 @@ import (
 // Nodes are stopped and started at random, the leader often, while all count. What was acknowledged is there afterwards, on
 // every node, and nothing happened twice: the counter is the number of marks that were written with it.
 func TestNothingAcknowledgedIsLostByRestarts(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))

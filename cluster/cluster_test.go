@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -129,13 +130,9 @@ func (l *lab) host(join ...string) *testNode {
 	l.next++
 	addr := netip.AddrFrom4([4]byte{127, 0, 0, l.next + 1})
 	n := &testNode{t: l.t, lab: l, kv: newMemKV()}
-	gossip, port := freePort(l.t, addr), freePort(l.t, addr)
-	for gossip == port {
-		port = freePort(l.t, addr)
-	}
 	n.cfg = Config{
 		Secret: []byte(l.secret), Join: join, Advertise: addr, Name: fmt.Sprintf("node-%d", l.next+1),
-		GossipPort: gossip, RaftPort: port, Dir: l.t.TempDir(), Log: n.kv, Version: "test",
+		GossipPort: freePort(l.t, addr), RaftPort: freePort(l.t, addr), Dir: l.t.TempDir(), Log: n.kv, Version: "test",
 		Logger: testLogger(l.t, fmt.Sprintf("node-%d", l.next+1)), timing: quick(), probe: l.lives,
 	}
 	return n
@@ -156,15 +153,19 @@ func (l *lab) hosts(n int) []*testNode {
 	return all
 }
 
-// freePort is one that is free for TCP and UDP at addr.
+// ports counts those that were given to hosts of tests. They are none that the kernel gives to who dials, from 32768 on
+// (ip(7), ip_local_port_range): such a one may be taken before its host is up.
+var ports atomic.Uint32
+
+// freePort is one that is free for TCP and UDP at addr, and no other host's.
 func freePort(t *testing.T, addr netip.Addr) uint16 {
 	t.Helper()
 	for range 100 {
-		ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(addr, 0)))
+		port := uint16(20000 + ports.Add(1)%12000)
+		ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(addr, port)))
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
-		port := uint16(ln.Addr().(*net.TCPAddr).Port)
 		udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, port)))
 		ln.Close()
 		if err == nil {

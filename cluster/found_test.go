@@ -19,6 +19,7 @@ func TestFoundAlone(t *testing.T) {
 }
 
 func TestThreeFormOneClusterInAnyOrder(t *testing.T) {
+	t.Parallel()
 	orders := [][]int{{0, 1, 2}, {2, 1, 0}, {1, 0, 2}}
 	for _, order := range orders {
 		nodes := newLab(t).hosts(3)

@@ -9,6 +9,7 @@ import (
 )
 
 func TestLeave(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		what  string
 		nodes int
@@ -126,6 +127,7 @@ func TestForget(t *testing.T) {
 
 // A node is forgotten while it runs, by somebody who could not reach it. Nobody listens to it any more, whatever it says.
 func TestForgottenWhileItRuns(t *testing.T) {
+	t.Parallel()
 	nodes := threeUp(t)
 	gone, left := nodes[2], nodes[:2]
 	old := gone.c.ID()

@@ -200,6 +200,7 @@ func TestOneNameTwice(t *testing.T) {
 }
 
 func TestLostDiskIsANewNode(t *testing.T) {
+	t.Parallel()
 	for what, lose := range map[string]func(*testNode){
 		"log":      func(n *testNode) { n.kv.data = map[string][]byte{} },
 		"key":      func(n *testNode) { os.Remove(filepath.Join(n.cfg.Dir, keyFile)) },

@@ -30,6 +30,7 @@ func alarmed(n *testNode, what string) bool {
 // The one of two that had no vote goes on when the other is lost for good. When that one comes back it is never listened to,
 // whether it was forgotten before or not, and with another identity it is welcome.
 func TestRecoverOfTwo(t *testing.T) {
+	t.Parallel()
 	for _, before := range []bool{false, true} {
 		t.Run(fmt.Sprintf("forgotten before it comes back: %v", before), func(t *testing.T) {
 			nodes := newLab(t).hosts(2)
@@ -96,6 +97,7 @@ func TestRecoverOfTwo(t *testing.T) {
 // Two of three voters are lost. The third recovers, the fourth, which has no vote, follows with its identity, and one that
 // joins afterwards joins them. A lost one that comes back does not disturb them.
 func TestRecoverOfFour(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	nodes := l.hosts(4)
 	allUp(nodes)

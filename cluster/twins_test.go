@@ -29,6 +29,7 @@ func cloned(t *testing.T, of *testNode) *testNode {
 // the others go on and keep to the one that they knew first. The clone leaves, which takes nothing from the original, and
 // becomes a node of its own; the original is well again by itself.
 func TestClonedHost(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	nodes := l.hosts(4)
 	allUp(nodes)
@@ -108,6 +109,7 @@ func TestClonedHost(t *testing.T) {
 
 // The only voter of two is cloned: nothing is decided until it is clear who is who.
 func TestClonedOnlyVoter(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	nodes := l.hosts(2)
 	allUp(nodes)

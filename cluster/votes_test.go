@@ -42,6 +42,7 @@ func voting(t *testing.T, nodes []*testNode) (voters, others []*testNode) {
 // Of three voters one is lost, then another: while there is a fourth node its vote is given on, so that the second loss is
 // survived as well. Who comes back copies the facts, and votes again when it is needed.
 func TestVotesMoveOffHostsThatAreGone(t *testing.T) {
+	t.Parallel()
 	nodes := newLab(t).hosts(4)
 	allUp(nodes)
 	oneCluster(t, nodes...)
@@ -67,6 +68,7 @@ func TestVotesMoveOffHostsThatAreGone(t *testing.T) {
 }
 
 func TestNoVoteMovesWhileTheHostLives(t *testing.T) {
+	t.Parallel()
 	nodes := newLab(t).hosts(4)
 	allUp(nodes)
 	oneCluster(t, nodes...)
@@ -89,6 +91,7 @@ func TestNoVoteMovesWhileTheHostLives(t *testing.T) {
 }
 
 func TestFiveOfSixVote(t *testing.T) {
+	t.Parallel()
 	nodes := newLab(t).hosts(6)
 	allUp(nodes)
 	oneCluster(t, nodes...)

@@ -4,6 +4,8 @@ package e2e
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/carricknet/carrick/lab"
@@ -18,7 +20,7 @@ var partitions = []scenario{
 const aim = "aim: 10 s"
 
 func hostCut(s *scene) {
-	n := s.network("blue")
+	s.network("blue")
 	all := s.runOnAll("c", "--network", "blue")
 	s.reach(allPairs("blue", all...))
 	away := s.hosts[2]
@@ -45,7 +47,8 @@ func hostCut(s *scene) {
 	if left := s.networks(away); len(left) != 1 {
 		s.Errorf("%s: a network that was refused is there: %v", away.Name, left)
 	}
-	s.refused(away, words(at(n.v4, 250).String()), "run", "-d", "--name", "asked", "--network", "blue", "--ip", at(n.v4, 250).String(), lab.Image)
+	theirs := s.beside(near[0], all)
+	s.refused(away, words(theirs.String()), "run", "-d", "--name", "asked", "--network", "blue", "--ip", theirs.String(), lab.Image)
 	s.docker(away, "rm", "-f", "asked")
 	s.pass(time.Until(cut.Add(s.scale.away)))
 	s.must(s.venue.lab.Heal(s.ctx, away))
@@ -58,6 +61,22 @@ func hostCut(s *scene) {
 	s.distinct("blue", all...)
 	s.reach(allPairs("blue", all...))
 	s.must(s.create(away, "alone", "--subnet", v4.String()))
+}
+
+// beside is an address that nobody has, in the block of a container's host: the networks of scenarios are /24, of 16 blocks.
+func (s *scene) beside(c *container, all []*container) netip.Addr {
+	s.Helper()
+	taken := func(a netip.Addr) bool {
+		return slices.ContainsFunc(all, func(o *container) bool { return o.nets["blue"].v4 == a })
+	}
+	block := netip.PrefixFrom(c.nets["blue"].v4, 28)
+	for i := 2; i < 15; i++ { // 0, 1 and 15 may be the subnet's, the gateway's and the broadcast address
+		if a := at(block, i); !taken(a) {
+			return a
+		}
+	}
+	s.Fatalf("no address of %s is free", block)
+	return netip.Addr{}
 }
 
 func pairCut(s *scene) {
