@@ -204,6 +204,18 @@ func (c *contacts) allLive(ready bool) []string {
 	return ids
 }
 
+// trusted returns the ids of those in the facts that have something to say; if there are none, of all that have.
+func (c *contacts) trusted() []string {
+	all := c.allLive(true)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	strays := func(id string) bool { return c.all[id] == nil || !c.all[id].hasFact }
+	if known := slices.DeleteFunc(slices.Clone(all), strays); len(known) > 0 {
+		return known
+	}
+	return all
+}
+
 // count is how many nodes can be asked.
 func (c *contacts) count() int {
 	c.mu.Lock()

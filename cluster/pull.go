@@ -204,14 +204,15 @@ func (p *pulls) putBack(j *job, b batch) {
 	j.add(b)
 }
 
-// compareAll compares with one random live node every few seconds.
+// compareAll compares with one random live node every few seconds: one of the facts if there is any, since somebody with the
+// key can invent others by the hundred.
 func (g *gossip) compareAll(ctx context.Context) {
 	every := g.cfg.antiEntropy
 	if every == 0 {
 		every = antiEntropyEvery
 	}
 	for every > 0 && pause(ctx, every*3/4+rand.N(every/2)) {
-		if ids := g.contacts.allLive(true); len(ids) > 0 {
+		if ids := g.contacts.trusted(); len(ids) > 0 {
 			g.pulls.compare(ids[rand.IntN(len(ids))])
 		}
 	}

@@ -170,7 +170,8 @@ func byHintsAlone(cfg *gossipConfig) { cfg.antiEntropy, cfg.forgetful = -1, true
 func bigCluster(t *testing.T, tune func(*gossipConfig)) *memCluster {
 	c := newMemCluster(t, manyNodes, tune)
 	c.net.set(func() { c.net.wire = lan() })
-	c.until(time.Minute, "formed", c.formed)
+	// Whom memberlist's rumours miss hears with the next exchange of all it knows: every 90 s among 100 nodes.
+	c.until(5*time.Minute, "formed", c.formed)
 	for _, n := range c.nodes {
 		if err := n.gossip.attend("blue", true); err != nil {
 			t.Fatal(err)

@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 
@@ -49,9 +50,9 @@ func TestOnlyWhatHasChangedIsLookedAt(t *testing.T) {
 	records := apart{h.node, map[string]uint64{}}
 	h.Driver.Kernel, h.Driver.Records = count, records
 	for nid, net := range map[string]string{"a1": "10.1.0.", "b2": "10.2.0."} {
-		for addr, on := range map[string]*host{"2/24": h, "3/24": other} {
+		for i, on := range []*host{h, other} { // the other host's block is a fact that is new to the first one
 			must(t, on.CreateNetwork(t.Context(), netRequest("shared", nid, net+"0/24")))
-			_, err := on.CreateEndpoint(t.Context(), epRequest(nid, "e"+nid, net+addr))
+			_, err := on.CreateEndpoint(t.Context(), epRequest(nid, "e"+nid, fmt.Sprintf("%s%d/24", net, 2+i)))
 			must(t, err)
 		}
 	}
