@@ -43,7 +43,8 @@ func besideSwarm(s *scene) {
 	theirs = s.overlayOfSwarm()
 	s.reach(append(allPairs("blue", ours...), allPairs("theirs", theirs...)...))
 	s.dissolveSwarm()
-	s.fresh(s.hosts...) // Swarm leaves chains of its own
+	s.all(s.sweep)
+	s.spoiled = true // Swarm leaves chains of its own, and on a busy engine makes its ingress network anew after it was left
 }
 
 // formSwarm makes the first host a manager and the others workers.
