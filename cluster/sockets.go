@@ -67,18 +67,7 @@ func (s *sockets) read() {
 
 // serve hands a stream to memberlist, and returns when memberlist has closed it.
 func (s *sockets) serve(conn *tls.Conn, _ string) {
-	given := &givenConn{Conn: conn, closed: make(chan struct{})}
-	select {
-	case s.streams <- given:
-	case <-s.ctx.Done():
-		return
-	}
-	select {
-	case <-given.closed:
-	case <-s.ctx.Done():
-		conn.Close()
-		<-given.closed
-	}
+	hand(s.ctx, conn, s.streams)
 }
 
 // FinalAdvertiseAddr is of memberlist.Transport.

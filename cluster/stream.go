@@ -60,15 +60,20 @@ func (s *stream) Close() error {
 
 // serve hands a connection to raft, and returns when raft has closed it.
 func (s *stream) serve(conn *tls.Conn) {
+	hand(s.ctx, conn, s.accept)
+}
+
+// hand gives a connection to who takes it from a channel, and returns when that one has closed it. It is closed when ctx ends.
+func hand(ctx context.Context, conn *tls.Conn, to chan<- net.Conn) {
 	given := &givenConn{Conn: conn, closed: make(chan struct{})}
 	select {
-	case s.accept <- given:
-	case <-s.ctx.Done():
+	case to <- given:
+	case <-ctx.Done():
 		return
 	}
 	select {
 	case <-given.closed:
-	case <-s.ctx.Done():
+	case <-ctx.Done():
 		conn.Close()
 		<-given.closed
 	}

@@ -78,7 +78,7 @@ func (v *venue) play(t *testing.T, sc scenario) {
 	defer stopProbes()
 	s := &scene{T: t, ctx: ctx, probing: probing, venue: v, hosts: v.lab.Hosts, logs: v.logSizes(), began: time.Now(),
 		scale: v.scale, rand: random(v.seed, sc.name)}
-	// Runs after the scenario even if that ended by FailNow, and then ends the lab.
+	// Runs after the scenario even if that ended by FailNow; after one that failed the lab ends.
 	defer func() {
 		if s.Failed() {
 			s.explain()
