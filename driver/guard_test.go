@@ -32,7 +32,7 @@ func TestTheGuardIsKept(t *testing.T) {
 	wake, _ := h.node.Watch()
 	go func() { done <- h.Run(ctx, wake) }()
 	holds := func(port string) func() bool {
-		return func() bool { return strings.Contains(h.kernel.String(), "dport "+port+" drop") }
+		return func() bool { return strings.Contains(h.kernel.String(), "forward-"+port+" drop") }
 	}
 	eventually(t, "the guard is tried again", holds("1"))
 	eventually(t, "the alarm ends", func() bool { return len(h.Alarms()) == 0 })

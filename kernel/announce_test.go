@@ -36,9 +36,9 @@ var announceTests = []diffTest{
 			bridge -n shared link set dev ckh000000000001 isolated on
 			ip -n shared link set ckh000000000001 up
 			ip -n shared neigh replace 10.9.0.2 lladdr 02:00:00:00:00:02 dev ckb000000000001 nud permanent
-			nft delete rule inet carrick prerouting handle 1
-			nft delete rule inet carrick prerouting handle 1
-			nft delete rule inet carrick forward handle 2`},
+			nft delete rule inet carrick prerouting-4789-0x7 handle 1
+			nft delete rule inet carrick prerouting-4789-0x7 handle 1
+			nft delete rule inet carrick forward-4789 handle 2`},
 	{name: "a container that a crash left half made is announced", have: func(h *snapshot) {
 		h.Links[2].Veth, h.Links[2].Up = &Veth{Peer: testPeer}, false
 	}, want: announced, ops: `

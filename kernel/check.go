@@ -180,6 +180,8 @@ func checkRules(rules []Rule) error {
 		}
 		if vni := max(r.VNI, r.VNIFrom); vni >= 1<<24 {
 			return fmt.Errorf("rule: vni %d: must be less than 16777216", vni)
+		} else if vni != 0 && r.UDPPort == 0 {
+			return fmt.Errorf("rule: vni %d: only allowed with the UDP port of VXLAN", vni)
 		}
 		if r.Astray && r.Chain != Prerouting { // not every kernel takes the expression elsewhere
 			return fmt.Errorf("rule: astray: only allowed in chain %s", Prerouting)

@@ -41,6 +41,7 @@ func TestCheckRefuses(t *testing.T) {
 		{func(s *State) { s.FDB[1].Dst, s.FDB[1].Bridge = netip.Addr{}, true }, "fdb entry towards invalid IP: is none"},
 		{func(s *State) { s.Rules = []Rule{{Chain: Forward, Astray: true, Verdict: Drop}} }, "only allowed in chain prerouting"},
 		{func(s *State) { s.Rules = []Rule{{Chain: Forward, VNIFrom: 1 << 24, Verdict: Drop}} }, "vni 16777216"},
+		{func(s *State) { s.Rules = []Rule{{Chain: Forward, VNI: 7, Verdict: Drop}} }, "vni 7: only allowed with the UDP port"},
 		{func(s *State) { s.FDB[1].Bridge = true }, "the bridge has no such entry"},
 		{func(s *State) { s.Sysctls[0].NS = Host }, "not of one of our devices, nor of our namespace"},
 		{func(s *State) { s.Sysctls[0].Key = "kernel/core_pattern" }, "not of one of our devices, nor of our namespace"},

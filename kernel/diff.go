@@ -10,6 +10,7 @@ type snapshot struct {
 	unmarked map[ref]bool // links recognised by their name alone
 	renamed  []renameLink // links that stand here by the name they are to have again
 	rules    []heldRule
+	unguided map[NS]bool // where signposts are missing, to whosever rules
 	// remembered says that FDB and Neighs are what the last Set wanted, in its order, and not what was read.
 	remembered bool
 }
@@ -47,7 +48,7 @@ func (s State) Empty() bool {
 func diff(have snapshot, want State) []op {
 	d := differ{have: have, want: want, dead: make(map[ref]deaths), shaken: make(map[ref]bool)}
 	d.links()
-	before, after := diffRules(have.rules, want.Rules, len(d.delete) != 0)
+	before, after := diffRules(have.rules, want.Rules, have.unguided, len(d.delete) != 0)
 	ops := append(before, together(d.delete)...)
 	for _, o := range have.renamed {
 		ops = append(ops, o)

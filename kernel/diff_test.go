@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -46,7 +47,7 @@ func held(s State) snapshot {
 	h := snapshot{State: s, unmarked: make(map[ref]bool)}
 	for i, r := range s.Rules {
 		for _, n := range expand(r) {
-			h.rules = append(h.rules, heldRule{ns: n.ns, chain: n.chain, handle: uint64(i + 1), sum: n.sum()})
+			h.rules = append(h.rules, heldRule{ns: n.ns, chain: n.place(), handle: uint64(i + 1), sum: n.sum()})
 		}
 	}
 	h.Rules = nil
@@ -61,9 +62,9 @@ func lines(ops []op) string {
 	return b.String()
 }
 
-const baseCommands = `nft add rule inet carrick prerouting udp dport 4789 @th,96,24 7 ip saddr != { 198.51.100.2 } drop
-nft add rule inet carrick prerouting udp dport 4789 @th,96,24 7 ip6 saddr != { 2001:db8::2 } drop
-nft add rule inet carrick forward udp dport 4789 ip daddr { 198.51.100.2 } drop
+const baseCommands = `nft add rule inet carrick prerouting-4789-0x7 ip saddr != { 198.51.100.2 } drop
+nft add rule inet carrick prerouting-4789-0x7 ip6 saddr != { 2001:db8::2 } drop
+nft add rule inet carrick forward-4789 ip daddr { 198.51.100.2 } drop
 ip -n shared link add ckb000000000001 address 02:00:00:00:00:01 mtu 1450 type bridge mcast_snooping 1
 ip link add ckx000000000001 netns shared mtu 1450 type vxlan id 7 local 198.51.100.1 dstport 4789 nolearning
 ip -n shared link add ckh000000000001 mtu 1450 type veth peer name ckc000000000001 address 02:00:00:00:00:09 mtu 1450 netns host
@@ -108,9 +109,9 @@ var diffTests = []diffTest{
 			ip -n shared link del ckb000000000001
 			ip -n shared link del ckx000000000001
 			ip -n shared link del ckh000000000001
-			nft delete rule inet carrick prerouting handle 1
-			nft delete rule inet carrick prerouting handle 1
-			nft delete rule inet carrick forward handle 2`},
+			nft delete rule inet carrick prerouting-4789-0x7 handle 1
+			nft delete rule inet carrick prerouting-4789-0x7 handle 1
+			nft delete rule inet carrick forward-4789 handle 2`},
 	{name: "a moved MAC is one replace", want: func(s *State) { s.FDB[0].Dst = netip.MustParseAddr("198.51.100.3") }, ops: `
 			bridge -n shared fdb replace 02:00:00:00:00:02 dev ckx000000000001 dst 198.51.100.3 self static`},
 	{name: "a flood list loses one and gets one", want: func(s *State) { s.FDB[1].Dst = netip.MustParseAddr("198.51.100.3") }, ops: `
@@ -177,11 +178,11 @@ var diffTests = []diffTest{
 		s.Links, s.FDB = append(s.Links[:1:1], s.Links[2]), nil
 		s.Rules = s.Rules[1:]
 	}, ops: `
-			nft add rule inet carrick forward udp dport 4789 ip daddr { 198.51.100.2 } drop
+			nft add rule inet carrick forward-4789 ip daddr { 198.51.100.2 } drop
 			ip -n shared link del ckx000000000001
-			nft delete rule inet carrick prerouting handle 1
-			nft delete rule inet carrick prerouting handle 1
-			nft delete rule inet carrick forward handle 2`},
+			nft delete rule inet carrick prerouting-4789-0x7 handle 1
+			nft delete rule inet carrick prerouting-4789-0x7 handle 1
+			nft delete rule inet carrick forward-4789 handle 2`},
 }
 
 func TestDiff(t *testing.T) {
@@ -212,23 +213,48 @@ func TestExpandRules(t *testing.T) {
 		rule Rule
 		want string
 	}{
-		{Rule{Verdict: Drop}, "drop"},
-		{Rule{VNI: 3, Verdict: Drop}, "meta l4proto udp @th,96,24 3 drop"},
-		{Rule{NotFrom: []netip.Addr{v4}, Verdict: Drop}, "ip saddr != { 192.0.2.1 } drop; meta nfproto ipv6 drop"},
-		{Rule{NotFrom: []netip.Addr{v6}, Verdict: Drop}, "meta nfproto ipv4 drop; ip6 saddr != { 2001:db8::1 } drop"},
-		{Rule{VNI: 3, UDPPort: 9, Verdict: NoTrack}, "udp dport 9 @th,96,24 3 notrack"},
-		{Rule{To: []netip.Addr{v6}, Verdict: Accept}, "ip6 daddr { 2001:db8::1 } accept"},
-		{Rule{NotFrom: []netip.Addr{v4}, To: []netip.Addr{v4, v6}, Verdict: Accept},
-			"ip saddr != { 192.0.2.1 } ip daddr { 192.0.2.1 } accept; ip6 daddr { 2001:db8::1 } accept"},
-		{Rule{To: []netip.Addr{netip.MustParseAddr("::ffff:192.0.2.1")}, UDPPort: 9, Verdict: Accept}, "udp dport 9 ip daddr { 192.0.2.1 } accept"},
-		{Rule{VNIFrom: 1 << 20, Astray: true, Verdict: Drop}, "meta l4proto udp @th,96,24 >= 1048576 fib saddr . iif oif missing drop"},
+		{Rule{Chain: Forward, Verdict: Drop}, "forward drop"},
+		{Rule{Chain: Forward, NotFrom: []netip.Addr{v4}, Verdict: Drop}, "forward ip saddr != { 192.0.2.1 } drop; forward meta nfproto ipv6 drop"},
+		{Rule{Chain: Forward, NotFrom: []netip.Addr{v6}, Verdict: Drop},
+			"forward meta nfproto ipv4 drop; forward ip6 saddr != { 2001:db8::1 } drop"},
+		{Rule{Chain: Output, VNI: 3, UDPPort: 9, Verdict: NoTrack}, "output-9-0x3 notrack accept"},
+		{Rule{Chain: Forward, To: []netip.Addr{v6}, Verdict: Accept}, "forward ip6 daddr { 2001:db8::1 } accept"},
+		{Rule{Chain: Forward, NotFrom: []netip.Addr{v4}, To: []netip.Addr{v4, v6}, Verdict: Accept},
+			"forward ip saddr != { 192.0.2.1 } ip daddr { 192.0.2.1 } accept; forward ip6 daddr { 2001:db8::1 } accept"},
+		{Rule{Chain: Forward, To: []netip.Addr{netip.MustParseAddr("::ffff:192.0.2.1")}, UDPPort: 9, Verdict: Accept},
+			"forward-9 ip daddr { 192.0.2.1 } accept"},
+		{Rule{Chain: Prerouting, UDPPort: 9, VNIFrom: 1 << 20, Astray: true, Verdict: Drop},
+			"prerouting-9 @th,96,32 >= 0x10000000 fib saddr . iif oif missing drop"},
 	} {
 		var got []string
 		for _, r := range expand(c.rule) {
-			got = append(got, r.String())
+			got = append(got, string(r.place())+" "+r.String())
 		}
 		if text := strings.Join(got, "; "); text != c.want {
 			t.Errorf("%+v:\ngot  %s\nwant %s", c.rule, text, c.want)
+		}
+	}
+}
+
+// Signposts lead from the base chains to those of ports, and from there to those of networks.
+func TestSignposts(t *testing.T) {
+	for _, c := range []struct{ places, want string }{
+		{"", ""},
+		{"forward output", ""},
+		{"forward-9", "forward -> forward-9"},
+		{"output-4789-0x3 output-4789-0x100000 output-7", "output -> output-4789; output-4789 -> output-4789-0x100000 output-4789-0x3; output -> output-7"},
+		{"prerouting-4789 prerouting-4789-0x3", "prerouting -> prerouting-4789; prerouting-4789 -> prerouting-4789-0x3"},
+	} {
+		at := map[Chain]bool{}
+		for place := range strings.FieldsSeq(c.places) {
+			at[Chain(place)] = true
+		}
+		var got []string
+		for _, g := range signposts(at) {
+			got = append(got, fmt.Sprintf("%s -> %s", g.at, strings.Trim(fmt.Sprint(g.to), "[]")))
+		}
+		if text := strings.Join(got, "; "); text != c.want {
+			t.Errorf("rules in %q need %q, want %q", c.places, text, c.want)
 		}
 	}
 }

@@ -84,6 +84,8 @@ var drift = []struct {
 	{name: "neighbours flushed", command: "ip neigh flush dev BR nud permanent", what: "entry"},
 	{name: "rules flushed", command: "host: nft flush ruleset", what: "rule"},
 	{name: "chain flushed", command: "host: nft flush chain inet carrick prerouting", what: "rule"},
+	{name: "chain of a port flushed", command: "host: nft flush chain inet carrick prerouting-4789", what: "rule"},
+	{name: "chain of a network flushed", command: "host: nft flush chain inet carrick prerouting-4789-0x100000", what: "rule"},
 	{name: "sysctl of a device", command: "sysctl -qw net.ipv6.conf.BR.accept_ra=2", what: "sysctl", audit: true},
 	{name: "sysctl of the namespace", command: "sysctl -qw net.ipv4.ip_forward=1", what: "sysctl", audit: true},
 }

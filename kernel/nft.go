@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,8 +21,10 @@ import (
 // A markedRule is a rule of our table with what its comment says.
 type markedRule struct {
 	heldRule
-	owner string // "" for one that was written by hand
+	owner string // "" for a signpost, and for one that was written by hand
 }
+
+func (r markedRule) signpost() bool { return r.owner == "" && r.sum != "" }
 
 // baseChains are made together, with the first rule: so that what is there does not depend on what was there before.
 var baseChains = []struct {
@@ -34,10 +37,16 @@ var baseChains = []struct {
 	{Output, nftables.ChainHookOutput, -300},
 }
 
+// maxTransaction is how many bytes a transaction may have, which is sent as one message, and its answers, of which each takes a
+// kilobyte of the kernel's memory. At worst the way to each of 10,000 networks is written anew, with 80 bytes.
+const maxTransaction = 4 << 20
+
 // nft opens a connection for one transaction or one look. The library waits for one answer to each message; where the
 // kernel fails a transaction at its commit it sends a single one, so the wait must have an end.
 func (sp *space) nft() (*nftables.Conn, error) {
-	limit := func(c *netlink.Conn) error { return c.SetDeadline(time.Now().Add(answerTime * time.Second)) }
+	limit := func(c *netlink.Conn) error {
+		return errors.Join(c.SetDeadline(time.Now().Add(answerTime*time.Second)), c.SetWriteBuffer(maxTransaction), c.SetReadBuffer(maxTransaction))
+	}
 	return nftables.New(nftables.WithNetNSFd(int(sp.fd)), nftables.AsLasting(), nftables.WithSockOptions(limit))
 }
 
@@ -122,26 +131,47 @@ func parseComment(data []byte) (owner, sum string) {
 
 // apply runs the replacement as one transaction: a packet meets either all of the old rules or all of the new ones.
 func (o setRules) apply(s *scope) error {
-	c, err := s.space(o.ns).nft()
+	sp := s.space(o.ns)
+	c, err := sp.nft()
 	if err != nil {
 		return err
 	}
 	defer c.CloseLasting()
 	t := &nftables.Table{Family: nftables.TableFamilyINet, Name: table}
-	left := s.rules[o.ns] - len(o.del) + len(o.add)
-	if left == 0 {
+	had := s.rules[o.ns]
+	left := slices.DeleteFunc(slices.Clone(had), func(r markedRule) bool {
+		return slices.ContainsFunc(o.del, func(d heldRule) bool { return d.handle == r.handle })
+	})
+	for _, r := range o.add {
+		left = append(left, markedRule{heldRule: heldRule{chain: r.place()}, owner: s.owner})
+	}
+	stay := places(left)
+	if len(stay) == 0 {
 		c.DelTable(t)
-	} else if err := o.batch(c, t, s.owner); err != nil {
+	} else if err := o.batch(c, t, s.owner, had, stay); err != nil {
 		return err
 	}
 	if err := c.Flush(); err != nil {
 		return err
 	}
-	s.rules[o.ns] = left
+	if s.rules[o.ns], err = sp.readRules(); err != nil {
+		return err
+	}
+	for _, g := range signposts(places(had)) {
+		for _, chain := range g.to {
+			if len(stay) != 0 && !needed(stay, chain) {
+				c.DelChain(&nftables.Chain{Name: string(chain), Table: t})
+			}
+		}
+	}
+	// In a transaction of its own: whether the way to a chain still counts in the transaction that takes it depends on the kernel.
+	if err := c.Flush(); err != nil {
+		s.k.log.WithError(err).Debug("an empty chain stays until our table goes")
+	}
 	return nil
 }
 
-func (o setRules) batch(c *nftables.Conn, t *nftables.Table, owner string) error {
+func (o setRules) batch(c *nftables.Conn, t *nftables.Table, owner string, had []markedRule, stay map[Chain]bool) error {
 	c.AddTable(t)
 	for _, r := range o.add {
 		if r.inVXLAN() {
@@ -149,27 +179,28 @@ func (o setRules) batch(c *nftables.Conn, t *nftables.Table, owner string) error
 			break
 		}
 	}
-	chains := make(map[Chain]*nftables.Chain)
 	for _, b := range baseChains {
-		chains[b.chain] = &nftables.Chain{Name: string(b.chain), Table: t}
 		if len(o.add) == 0 {
-			continue
+			break
 		}
 		accept, priority := nftables.ChainPolicyAccept, b.priority
-		chains[b.chain] = c.AddChain(&nftables.Chain{Name: string(b.chain), Table: t, Type: nftables.ChainTypeFilter,
+		c.AddChain(&nftables.Chain{Name: string(b.chain), Table: t, Type: nftables.ChainTypeFilter,
 			Hooknum: b.hook, Priority: &priority, Policy: &accept})
 	}
 	for _, r := range o.del {
-		if err := c.DelRule(&nftables.Rule{Table: t, Chain: chains[r.chain], Handle: r.handle}); err != nil {
+		if err := c.DelRule(&nftables.Rule{Table: t, Chain: &nftables.Chain{Name: string(r.chain)}, Handle: r.handle}); err != nil {
 			return err
 		}
+	}
+	if err := guide(c, t, had, stay); err != nil {
+		return err
 	}
 	for _, r := range o.add {
 		exprs, err := r.compile(c, t)
 		if err != nil {
 			return err
 		}
-		c.AddRule(&nftables.Rule{Table: t, Chain: chains[r.chain], Exprs: exprs, UserData: comment(owner, r.sum())})
+		c.AddRule(&nftables.Rule{Table: t, Chain: &nftables.Chain{Name: string(r.place())}, Exprs: exprs, UserData: comment(owner, r.sum())})
 	}
 	return nil
 }
@@ -189,9 +220,10 @@ func defragment(c *nftables.Conn, t *nftables.Table) {
 	}})
 }
 
+const register = 1 // NFT_REG_1
+
 // compile turns the rule into the expressions that nft(8) makes of its text.
 func (r nftRule) compile(c *nftables.Conn, t *nftables.Table) ([]expr.Any, error) {
-	const register = 1 // NFT_REG_1
 	var e []expr.Any
 	load := func(base expr.PayloadBase, offset, length uint32) {
 		e = append(e, &expr.Payload{DestRegister: register, Base: base, Offset: offset, Len: length})
@@ -203,22 +235,8 @@ func (r nftRule) compile(c *nftables.Conn, t *nftables.Table) ([]expr.Any, error
 		e = append(e, &expr.Meta{Key: expr.MetaKeyNFPROTO, Register: register})
 		equal([]byte{map[family]byte{ipv4: unix.NFPROTO_IPV4, ipv6: unix.NFPROTO_IPV6}[r.family]})
 	}
-	if r.udpPort != 0 || r.inVXLAN() {
-		e = append(e, &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register})
-		equal([]byte{unix.IPPROTO_UDP})
-	}
-	if r.udpPort != 0 { // RFC 768: after the source port
-		load(expr.PayloadBaseTransportHeader, 2, 2)
-		equal(binaryutil.BigEndian.PutUint16(r.udpPort))
-	}
-	if r.inVXLAN() { // RFC 7348 section 5: 8 bytes of UDP, then 4 of flags
-		load(expr.PayloadBaseTransportHeader, 12, 3)
-	}
-	if r.vni != 0 {
-		equal(vniBytes(r.vni))
-	}
 	if r.vniFrom != 0 {
-		e = append(e, &expr.Cmp{Op: expr.CmpOpGte, Register: register, Data: vniBytes(r.vniFrom)})
+		e = append(e, loadVNI(), &expr.Cmp{Op: expr.CmpOpGte, Register: register, Data: binaryutil.BigEndian.PutUint32(r.vniFrom << 8)})
 	}
 	// Offsets of the source and the destination: RFC 791 section 3.1, RFC 8200 section 3.
 	offsets, length, kind := [2]uint32{12, 16}, uint32(4), nftables.TypeIPAddr
@@ -242,15 +260,12 @@ func (r nftRule) compile(c *nftables.Conn, t *nftables.Table) ([]expr.Any, error
 	}
 	switch r.verdict {
 	case NoTrack:
-		return append(e, &expr.Notrack{}), nil
+		return append(e, &expr.Notrack{}, &expr.Verdict{Kind: expr.VerdictAccept}), nil
 	case Drop:
 		return append(e, &expr.Verdict{Kind: expr.VerdictDrop}), nil
 	}
 	return append(e, &expr.Verdict{Kind: expr.VerdictAccept}), nil
 }
-
-// vniBytes is an identifier as it stands in the header, 24 bits.
-func vniBytes(vni uint32) []byte { return []byte{byte(vni >> 16), byte(vni >> 8), byte(vni)} }
 
 func elements(addrs []netip.Addr) []nftables.SetElement {
 	list := make([]nftables.SetElement, len(addrs))

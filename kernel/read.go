@@ -9,7 +9,7 @@ import (
 // read is what the owners have now, and what a Set of want needs to know of the rest. recall, if any, may know the tables without
 // reading them.
 func (k *Kernel) read(want State, owners []string, recall func(owner string, owned []device) *memory) (*scope, snapshot, error) {
-	s := &scope{k: k, owner: owners[0], index: make(map[ref]int), rules: make(map[NS]int)}
+	s := &scope{k: k, owner: owners[0], index: make(map[ref]int), rules: make(map[NS][]markedRule)}
 	var have snapshot
 	devices, err := k.relevant(want, owners)
 	if err != nil {
@@ -23,7 +23,7 @@ func (k *Kernel) read(want State, owners []string, recall func(owner string, own
 		return nil, have, err
 	}
 	have.renamed = s.renamed(owned, want)
-	have.unmarked = make(map[ref]bool)
+	have.unmarked, have.unguided = make(map[ref]bool), make(map[NS]bool)
 	for _, d := range owned {
 		have.Links = append(have.Links, d.Link)
 		have.unmarked[ref{d.NS, d.Name}] = d.alias == ""
@@ -42,7 +42,10 @@ func (k *Kernel) read(want State, owners []string, recall func(owner string, own
 		if err != nil {
 			return nil, have, err
 		}
-		s.rules[sp.ns] = len(rules)
+		s.rules[sp.ns] = rules
+		if !guided(rules) {
+			have.unguided[sp.ns] = true
+		}
 		for _, r := range rules {
 			if slices.Contains(owners, r.owner) {
 				have.rules = append(have.rules, r.heldRule)

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -38,7 +39,7 @@ const (
 // in its stead by hand has lost our comment.
 type heldRule struct {
 	ns     NS
-	chain  Chain
+	chain  Chain // that it stands in, see place
 	handle uint64
 	sum    string
 }
@@ -75,28 +76,19 @@ func (f family) of(addrs []netip.Addr) []netip.Addr {
 	return slices.Compact(of)
 }
 
-// inVXLAN says whether the rule looks into the header of VXLAN.
+// inVXLAN says whether the rule, or the way to it, looks into the header of VXLAN.
 func (r nftRule) inVXLAN() bool { return r.vni != 0 || r.vniFrom != 0 }
 
-// String is the rule as nft(8) would take it, after the name of its chain. What tells most packets apart stands first: every
-// packet of the host goes through it.
+// String is the rule as nft(8) would take it, after the name of its chain, which says the port and the VNI. What tells most
+// packets apart stands first.
 func (r nftRule) String() string {
 	var parts []string
 	add := func(format string, args ...any) { parts = append(parts, fmt.Sprintf(format, args...)) }
 	if r.family != anyFamily && len(r.notFrom) == 0 && len(r.to) == 0 {
 		add("meta nfproto %s", map[family]string{ipv4: "ipv4", ipv6: "ipv6"}[r.family])
 	}
-	switch {
-	case r.udpPort != 0:
-		add("udp dport %d", r.udpPort)
-	case r.inVXLAN():
-		add("meta l4proto udp")
-	}
-	if r.vni != 0 {
-		add("@th,96,24 %d", r.vni)
-	}
 	if r.vniFrom != 0 {
-		add("@th,96,24 >= %d", r.vniFrom)
+		add("@th,96,32 >= %#x", r.vniFrom<<8)
 	}
 	if len(r.notFrom) != 0 {
 		add("%s saddr != { %s }", r.family, join(r.notFrom))
@@ -108,6 +100,9 @@ func (r nftRule) String() string {
 		add("fib saddr . iif oif missing")
 	}
 	add("%s", r.verdict)
+	if r.verdict == NoTrack {
+		add("%s", Accept)
+	}
 	return strings.Join(parts, " ")
 }
 
@@ -122,7 +117,7 @@ func join(addrs []netip.Addr) string {
 // sum identifies the rule in its comment: of an nft comment 128 bytes are shown, which no set of addresses fits. The number
 // is raised when the same text comes to mean other expressions.
 func (r nftRule) sum() string {
-	sum := sha256.Sum256([]byte("1 " + string(r.chain) + " " + r.String()))
+	sum := sha256.Sum256([]byte("2 " + string(r.place()) + " " + r.String()))
 	return hex.EncodeToString(sum[:8])
 }
 
@@ -140,14 +135,14 @@ func (o setRules) String() string {
 		lines = append(lines, fmt.Sprintf("%s delete rule inet %s %s handle %d", command, table, r.chain, r.handle))
 	}
 	for _, r := range o.add {
-		lines = append(lines, fmt.Sprintf("%s add rule inet %s %s %s", command, table, r.chain, r))
+		lines = append(lines, fmt.Sprintf("%s add rule inet %s %s %s", command, table, r.place(), r))
 	}
 	return strings.Join(lines, "\n")
 }
 
 // diffRules says what to do before everything else and what after it. Rules guard links: they are in force before the
 // links are there, and go after them. Where links go and rules change, both the old and the new ones hold meanwhile.
-func diffRules(have []heldRule, want []Rule, linksGo bool) (before, after []op) {
+func diffRules(have []heldRule, want []Rule, unguided map[NS]bool, linksGo bool) (before, after []op) {
 	for _, ns := range []NS{Host, Shared} {
 		var held []heldRule
 		var add []nftRule
@@ -161,7 +156,7 @@ func diffRules(have []heldRule, want []Rule, linksGo bool) (before, after []op) 
 				add = append(add, expand(r)...)
 			}
 		}
-		if sameRules(held, add) {
+		if sameRules(held, add) && !(unguided[ns] && len(add) != 0) {
 			continue
 		}
 		switch {
@@ -179,21 +174,12 @@ func diffRules(have []heldRule, want []Rule, linksGo bool) (before, after []op) 
 
 // sameRules compares chain by chain: there is no order between rules of different chains.
 func sameRules(held []heldRule, want []nftRule) bool {
-	for _, chain := range []Chain{Prerouting, Forward, Output} {
-		var a, b []string
-		for _, r := range held {
-			if r.chain == chain {
-				a = append(a, r.sum)
-			}
-		}
-		for _, r := range want {
-			if r.chain == chain {
-				b = append(b, r.sum())
-			}
-		}
-		if !slices.Equal(a, b) {
-			return false
-		}
+	have, should := map[Chain][]string{}, map[Chain][]string{}
+	for _, r := range held {
+		have[r.chain] = append(have[r.chain], r.sum)
 	}
-	return true
+	for _, r := range want {
+		should[r.place()] = append(should[r.place()], r.sum())
+	}
+	return maps.EqualFunc(have, should, slices.Equal)
 }

@@ -207,8 +207,10 @@ func TestRulesOfSeveralOwners(t *testing.T) {
 	h.Run(t, "nft add table inet other")
 	h.set(t, "network a", rule(3))
 	list := h.Run(t, "nft list table inet carrick")
-	wantLines(t, list, "@th,96,24 0x2 drop comment \"carrick network b 7 ", "@th,96,24 0x3 drop comment \"carrick network a ", "udp dport 9")
-	if strings.Contains(list, "0x1 ") {
+	wantLines(t, list, "udp dport 4789 jump prerouting-4789 ", "vmap { 512 : jump prerouting-4789-0x2, 768 : jump prerouting-4789-0x3 }",
+		"chain prerouting-4789-0x2 {\n\t\tdrop comment \"carrick network b 7 ",
+		"chain prerouting-4789-0x3 {\n\t\tdrop comment \"carrick network a ", "udp dport 9")
+	if strings.Contains(list, "-0x1 ") {
 		t.Errorf("the old rule is still there: %s", list)
 	}
 	if got := owned(t, h); len(got) != 2 || got[0].Owner != "network a" || got[1].Owner != "network b 7" {
@@ -221,6 +223,31 @@ func TestRulesOfSeveralOwners(t *testing.T) {
 	h.set(t, "network a", rule(1))
 	h.set(t, "network a", kernel.State{})
 	if out := h.Run(t, "nft list ruleset"); out != "table inet other {\n}\n" {
+		t.Errorf("left: %s", out)
+	}
+}
+
+// More networks than a single map can be told of have their rules all the same.
+func TestRulesOfManyNetworks(t *testing.T) {
+	const networks = 1200
+	h := newHost(t)
+	var state kernel.State
+	for vni := range uint32(networks) {
+		state.Rules = append(state.Rules, kernel.Rule{Chain: kernel.Prerouting, UDPPort: 4789, VNI: guarded + vni, Verdict: kernel.Drop})
+	}
+	h.set(t, "all", state)
+	list := h.Run(t, "nft list table inet carrick")
+	if drops, ways := strings.Count(list, "drop comment"), strings.Count(list, " : jump "); drops != networks || ways != networks {
+		t.Errorf("%d networks have %d rules, and %d ways lead to them", networks, drops, ways)
+	}
+	state.Rules = state.Rules[:1]
+	h.set(t, "all", state)
+	list = h.Run(t, "nft list table inet carrick")
+	if chains := strings.Count(list, "chain prerouting-4789-"); chains != 1 {
+		t.Errorf("%d chains are left for one network:\n%s", chains, list)
+	}
+	h.set(t, "all", kernel.State{})
+	if out := h.Run(t, "nft list ruleset"); out != "" {
 		t.Errorf("left: %s", out)
 	}
 }

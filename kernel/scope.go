@@ -12,9 +12,9 @@ import (
 type scope struct {
 	k     *Kernel
 	owner string
-	index map[ref]int // of the links that matter, so that none is looked up for each entry
-	rules map[NS]int  // how many rules, of all owners, our table has
-	mute  bool        // an announcement has failed, and the next would too
+	index map[ref]int         // of the links that matter, so that none is looked up for each entry
+	rules map[NS][]markedRule // of all owners, in our table
+	mute  bool                // an announcement has failed, and the next would too
 }
 
 func (s *scope) space(ns NS) *space { return s.k.space(ns) }

@@ -35,8 +35,8 @@ func TestSetMakesAndRemovesEverything(t *testing.T) {
 		"fd09::2 lladdr 02:00:00:00:01:01")
 	wantLines(t, shared.Run(t, "ip -o addr show scope link"), "") // no link-local address anywhere
 	wantLines(t, h.Run(t, "ip link show %s", vc), "mtu 1400", "link/ether 02:00:00:00:02:01", "state DOWN")
-	wantLines(t, h.Run(t, "nft list ruleset"), "udp dport 4789 @th,96,24 0x100000 ip saddr != { 198.51.100.2, 198.51.100.3 } drop",
-		"meta nfproto ipv6 udp dport 4789 @th,96,24 0x100000 drop")
+	wantLines(t, h.Run(t, "nft list ruleset"), "udp dport 4789 jump prerouting-4789 ",
+		"vmap { 268435456 : jump prerouting-4789-0x100000 }", "ip saddr != { 198.51.100.2, 198.51.100.3 } drop", "meta nfproto ipv6 drop")
 	h.set(t, "endpoint b", kernel.State{})
 	h.set(t, "network a", kernel.State{})
 	if after := h.Dump(t); after != before {
@@ -96,8 +96,8 @@ var changes = []struct {
 		}
 		s.FDB = s.FDB[:3]
 	}, "ip -n shared link del VX\nip link add VX netns shared"},
-	{"rules", func(s *kernel.State) { s.Rules[0].NotFrom = s.Rules[0].NotFrom[:1] }, "nft delete rule inet carrick prerouting handle"},
-	{"no rules", func(s *kernel.State) { s.Rules = nil }, "nft delete rule inet carrick prerouting handle"},
+	{"rules", func(s *kernel.State) { s.Rules[0].NotFrom = s.Rules[0].NotFrom[:1] }, "nft delete rule inet carrick prerouting-4789-0x100000 handle"},
+	{"no rules", func(s *kernel.State) { s.Rules = nil }, "nft delete rule inet carrick prerouting-4789-0x100000 handle"},
 	{"sysctl", func(s *kernel.State) { s.Sysctls[0].Value = "2" },
 		"ip netns exec shared sysctl -w net/ipv6/conf/BR/accept_ra=2"},
 	{"no vxlan", func(s *kernel.State) { s.Links, s.FDB = s.Links[:1], nil }, "ip -n shared link del VX"},

@@ -230,7 +230,7 @@ func (k *Kernel) dropShared(s *scope) error {
 			return nil
 		}
 	}
-	if s.rules[Shared] != 0 {
+	if len(s.rules[Shared]) != 0 {
 		return nil
 	}
 	k.shared.close()

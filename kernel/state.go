@@ -146,7 +146,7 @@ type Verdict string
 const (
 	Accept Verdict = "accept"
 	Drop   Verdict = "drop"
-	// NoTrack keeps a packet from conntrack, and lets it go on to the next rule.
+	// NoTrack keeps a packet from conntrack, and accepts it.
 	NoTrack Verdict = "notrack"
 )
 
@@ -156,8 +156,8 @@ type Rule struct {
 	NS      NS
 	Chain   Chain
 	UDPPort uint16       // udp dport
-	VNI     uint32       // VXLAN network identifier: `@th,96,24`, RFC 7348 section 5; 0: any
-	VNIFrom uint32       // at least this one; 0: any
+	VNI     uint32       // VXLAN network identifier, RFC 7348 section 5; 0: any. Only with UDPPort
+	VNIFrom uint32       // at least this one; 0: any. Only with UDPPort
 	NotFrom []netip.Addr // source is none of these
 	To      []netip.Addr // destination is one of these
 	Astray  bool         // the way back to the source is by another device (`fib saddr . iif oif missing`); in Prerouting only
