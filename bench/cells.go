@@ -21,6 +21,9 @@ const (
 	dockerOverlay  = "docker-overlay"
 	dockerBridge   = "docker-bridge"
 	rebuiltOverlay = "rebuilt-overlay"
+
+	// Behind noNetwork: whose hosts.
+	atCarrick, atDocker, atBridges = " on a host of Carrick's overlay", " on a host of Docker's", " on the host of bridges"
 )
 
 // sampleTime is how long traffic is measured at a time; a stream longer, as iperf3 has only ten intervals a second.

@@ -85,7 +85,6 @@ func others(before, after int, took time.Duration) float64 {
 // of their children that have ended, and what the hypervisor gave to others; in ticks.
 func foreign() int {
 	dirs, _ := filepath.Glob("/proc/[0-9]*") // fails for a bad pattern only
-	type process struct{ parent, used int }
 	all := map[int]process{}
 	for _, dir := range dirs {
 		stat, err := os.ReadFile(dir + "/stat")
@@ -93,18 +92,29 @@ func foreign() int {
 			continue // it has ended
 		}
 		pid, _ := strconv.Atoi(filepath.Base(dir))
-		all[pid] = process{field(stat, 4), field(stat, 14) + field(stat, 15) + field(stat, 16) + field(stat, 17)}
+		all[pid] = process{field(stat, 4), field(stat, 14) + field(stat, 15), field(stat, 16) + field(stat, 17)}
 	}
-	const kthreadd = 2
-	ours := map[int]bool{os.Getpid(): true, kthreadd: true}
-	sum := stolen()
+	return stolen() + usedByOthers(all, os.Getpid())
+}
+
+// process is what /proc says of one: its parent, and the ticks that it and its children that have ended have used.
+type process struct{ parent, used, children int }
+
+// usedByOthers is what all used but self and its descendants, and those of kthreadd. Of init only what it used itself: a
+// command in a host's PID namespace that ends after the nsenter that started it ends as a child of init.
+func usedByOthers(all map[int]process, self int) (sum int) {
+	const initPID, kthreadd = 1, 2
 	for pid, p := range all {
 		at := pid
-		for at > 1 && !ours[at] {
+		for at > initPID && at != self && at != kthreadd {
 			at = all[at].parent
 		}
-		if !ours[at] {
+		switch {
+		case at == self || at == kthreadd:
+		case pid == initPID:
 			sum += p.used
+		default:
+			sum += p.used + p.children
 		}
 	}
 	return sum

@@ -27,6 +27,24 @@ func TestASampleThatFailsIsTakenAgain(t *testing.T) {
 	}
 }
 
+func TestWhatOthersHaveUsed(t *testing.T) {
+	const self = 50
+	all := map[int]process{
+		1:    {0, 3, 1000},   // init, and what it has reaped, which may have been ours
+		2:    {0, 1000, 0},   // kthreadd and a thread of the kernel
+		20:   {2, 1000, 0},   //
+		40:   {1, 20, 100},   // a daemon and its child
+		41:   {40, 500, 0},   //
+		self: {40, 1000, 10}, // we, a child and its child
+		51:   {self, 1000, 10},
+		52:   {51, 1000, 0},
+		60:   {59, 7000, 0}, // its parent ended while we were looking
+	}
+	if got := usedByOthers(all, self); got != 7623 {
+		t.Errorf("%d ticks, want 7623", got)
+	}
+}
+
 func TestFieldsOfAProcess(t *testing.T) {
 	stat, err := os.ReadFile("/proc/self/stat")
 	if err != nil {

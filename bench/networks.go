@@ -22,15 +22,15 @@ type network struct {
 
 // networks are all that are measured. The names of those of one contestant begin with its name.
 func (s *site) networks(swarm bool) []network {
-	carrick, docker := s.carrick[:], s.docker[:]
+	carrick, docker, bridges := s.carrick[:], s.docker[:], []*lab.Host{s.bridges}
 	internal := "--internal"
 	all := []network{
 		{carrickOverlay, carrick, plugin, "10.80.1.", nil},
 		{carrickOverlay + "-internal", carrick, plugin, "10.80.2.", []string{internal}},
-		{carrickBridge, carrick[:1], plugin, "10.80.3.", []string{"-o", "mode=bridge"}},
-		{carrickBridge + "-internal", carrick[:1], plugin, "10.80.4.", []string{"-o", "mode=bridge", internal}},
-		{dockerBridge, carrick[:1], "bridge", "10.80.5.", nil},
-		{dockerBridge + "-internal", carrick[:1], "bridge", "10.80.6.", []string{internal}},
+		{carrickBridge, bridges, plugin, "10.80.3.", []string{"-o", "mode=bridge"}},
+		{carrickBridge + "-internal", bridges, plugin, "10.80.4.", []string{"-o", "mode=bridge", internal}},
+		{dockerBridge, bridges, "bridge", "10.80.5.", nil},
+		{dockerBridge + "-internal", bridges, "bridge", "10.80.6.", []string{internal}},
 	}
 	if swarm {
 		all = append(all,

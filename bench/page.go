@@ -58,9 +58,9 @@ func (b *book) page() string {
 	var p strings.Builder
 	say := func(format string, args ...any) { fmt.Fprintf(&p, format+"\n", args...) }
 	say("# Benchmarks\n")
-	say("`make bench` has written this page, on %s. Carrick stands beside Docker's own bridge and overlay, in one [lab](../lab) of four",
+	say("`make bench` has written this page, on %s. Carrick stands beside Docker's own bridge and overlay, in one [lab](../lab) of five",
 		b.began.UTC().Format("2 January 2006"))
-	say("hosts with real engines: two for Carrick, two for Swarm. All ratios are taken within a round and are independent of how")
+	say("hosts with real engines: two for Carrick's overlay, two for Swarm's, one for bridges. All ratios are taken within a round and are independent of how")
 	say("fast the machine is; what is shown is their median, and the quartiles in brackets.\n")
 	say("%d rounds, everything in random order (seed %d), in %s; %d samples, of which %d were repeated because others were at", b.rounds,
 		b.seed, b.took.Round(time.Second), b.gate.samples, b.gate.repeated)

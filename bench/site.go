@@ -30,15 +30,17 @@ const (
 	resident = "resident"
 )
 
-// A site is the lab with all contestants in it. Carrick and Docker's overlay have two hosts each, so that neither meets
-// the other's firewall rules or devices.
+// A site is the lab with all contestants in it. Carrick's and Docker's overlay have two hosts each, so that neither meets
+// the other's firewall rules or devices, and the bridges of both another one: Docker has rules for each container on a bridge,
+// which every packet of the host meets.
 type site struct {
 	lab     *lab.Lab
 	carrick [2]*lab.Host
 	docker  [2]*lab.Host
+	bridges *lab.Host       // a node of Carrick's cluster, too
 	machine string          // what all was measured on, for the page
 	paths   map[string]path // across hosts, by contestant
-	local   map[string]path // within the first host of Carrick
+	local   map[string]path // within the host of bridges
 	logf    func(string, ...any)
 }
 
@@ -50,11 +52,11 @@ func openSite(ctx context.Context, overlay string, logf func(string, ...any)) (*
 	if err := lab.Remove("", labName); err != nil { // of a run that was killed
 		return nil, err
 	}
-	l, err := lab.Start(ctx, lab.Config{Name: labName, Hosts: 4, Engines: []string{engine}, Logf: logf})
+	l, err := lab.Start(ctx, lab.Config{Name: labName, Hosts: 5, Engines: []string{engine}, Logf: logf})
 	if err != nil {
 		return nil, err
 	}
-	s := &site{lab: l, carrick: [2]*lab.Host(l.Hosts[:2]), docker: [2]*lab.Host(l.Hosts[2:]), logf: logf,
+	s := &site{lab: l, carrick: [2]*lab.Host(l.Hosts[:2]), docker: [2]*lab.Host(l.Hosts[2:4]), bridges: l.Hosts[4], logf: logf,
 		paths: map[string]path{}, local: map[string]path{}}
 	if err := s.furnish(ctx, overlay); err != nil {
 		return nil, errors.Join(err, s.close())
@@ -140,7 +142,8 @@ func (s *site) installCarrick(ctx context.Context) error {
 		return fmt.Errorf("carrick secret: %w", err)
 	}
 	settings := map[string]string{"SECRET": strings.TrimSpace(string(secret)), "JOIN": s.carrick[0].IPv4 + "," + s.carrick[1].IPv4}
-	for _, h := range s.carrick {
+	nodes := append(s.carrick[:], s.bridges)
+	for _, h := range nodes {
 		if err := h.Copy(ctx, filepath.Join(pluginDir, "rootfs/carrick"), carrickBinary); err != nil {
 			return err
 		}
@@ -149,7 +152,7 @@ func (s *site) installCarrick(ctx context.Context) error {
 		}
 	}
 	return s.until(ctx, "the hosts are one cluster", func() error {
-		for _, h := range s.carrick {
+		for _, h := range nodes {
 			text, err := h.Run(ctx, carrickBinary, "status", "--json")
 			if err != nil {
 				return err
@@ -164,7 +167,7 @@ func (s *site) installCarrick(ctx context.Context) error {
 			if err := json.Unmarshal([]byte(text), &st); err != nil {
 				return err
 			}
-			if st.Cluster.State != "member" || !st.Cluster.Quorum || len(st.Cluster.Nodes) != len(s.carrick) {
+			if st.Cluster.State != "member" || !st.Cluster.Quorum || len(st.Cluster.Nodes) != len(nodes) {
 				return errors.New(text)
 			}
 		}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/carricknet/carrick/lab"
 )
 
@@ -18,8 +20,9 @@ const runs = 3
 // runCell measures `docker run --rm … true`, from the command's start to its end.
 func (s *site) runCell(swarm bool) cell {
 	c := cell{name: "run", of: map[string]sampler{
-		noNetwork:          timeRun(s.carrick[0], "none"),
-		noNetwork + " too": timeRun(s.docker[0], "none"), // on the host of Docker's overlay
+		noNetwork + atCarrick: timeRun(s.carrick[0], "none"),
+		noNetwork + atDocker:  timeRun(s.docker[0], "none"),
+		noNetwork + atBridges: timeRun(s.bridges, "none"),
 	}}
 	for _, n := range s.networks(swarm) {
 		c.of[n.name] = timeRun(n.hosts[0], n.name)
@@ -79,7 +82,7 @@ func (n network) firstReply(ctx context.Context, from place, ip string) (map[str
 		return nil, fmt.Errorf("%s: ping %s: %w", from.host.Name, ip, ping.Wait())
 	}
 	issued := time.Now()
-	if _, err := h.Docker(ctx, "run", "-d", "--name", name, "--network", n.name, "--ip", ip, lab.Image); err != nil {
+	if _, err := h.Docker(ctx, "run", "-d", "--name", name, "--network", n.name, "--ip", ip, lab.Image, "sh", "-c", sayUptime); err != nil {
 		return nil, err
 	}
 	began, err := startedAt(ctx, h, name)
@@ -108,10 +111,29 @@ func (n network) firstReply(ctx context.Context, from place, ip string) (map[str
 	return map[string]float64{"issued": first.Sub(issued).Seconds(), "started": first.Sub(began).Seconds()}, err
 }
 
+// sayUptime is a process that says when it began, in seconds since the machine has. What the engine calls StartedAt is, on 28.5,
+// a time before it has made the network.
+const sayUptime = "cat /proc/uptime; exec sleep 3600"
+
 func startedAt(ctx context.Context, h *lab.Host, name string) (time.Time, error) {
-	text, err := h.Docker(ctx, "container", "inspect", "-f", "{{.State.StartedAt}}", name)
-	if err != nil {
-		return time.Time{}, err
+	for ctx.Err() == nil {
+		text, err := h.Docker(ctx, "logs", name)
+		if err != nil {
+			return time.Time{}, err
+		}
+		fields := strings.Fields(text)
+		if len(fields) == 0 {
+			continue // it has not said it yet
+		}
+		up, err := strconv.ParseFloat(fields[0], 64)
+		if err != nil {
+			return time.Time{}, fmt.Errorf("%s: uptime: %w", h.Name, err)
+		}
+		var now unix.Timespec
+		if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+			return time.Time{}, err
+		}
+		return time.Now().Add(-time.Duration(now.Nano()) + time.Duration(up*float64(time.Second))), nil
 	}
-	return time.Parse(time.RFC3339Nano, strings.TrimSpace(text))
+	return time.Time{}, context.Cause(ctx)
 }
