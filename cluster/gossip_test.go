@@ -15,7 +15,8 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
-	"golang.org/x/sys/unix"
+
+	"github.com/carricknet/carrick/kernel/kerneltest"
 )
 
 // realNode is a node with real sockets on a loopback address of its own.
@@ -245,15 +246,12 @@ func TestHostLives(t *testing.T) {
 	if !hostLives(netip.MustParseAddr("192.0.2.1"))(t.Context(), addr) {
 		t.Error("an error of our own counts against the host")
 	}
-	unreachable := make(chan bool)
-	go func() { // in a network namespace without routes; the thread ends with the goroutine
-		runtime.LockOSThread()
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			t.Errorf("unshare: %v", err)
-		}
-		unreachable <- lives(t.Context(), netip.MustParseAddrPort("192.0.2.1:7947"))
-	}()
-	if <-unreachable {
+	unreachable := true
+	_ = kerneltest.NewNetNS(t).Do(func() error { // it has no routes
+		unreachable = !lives(t.Context(), netip.MustParseAddrPort("192.0.2.1:7947"))
+		return nil
+	})
+	if !unreachable {
 		t.Error("a host to which there is no route counts as alive")
 	}
 }

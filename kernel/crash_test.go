@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/carricknet/carrick/kernel"
 )
@@ -121,9 +122,11 @@ func TestOwnersFollowTheContainerEnd(t *testing.T) {
 	h.Run(t, "ip link set %s netns %s", vc, sandbox.path)
 	h.set(t, "endpoint b", endpoint(t))
 	sandbox.End()
-	for len(owned(t, h)) != 1 { // the kernel takes a namespace apart in the background
-		h.Run(t, "ip link show")
+	start := time.Now()
+	for len(owned(t, h)) != 1 && time.Since(start) < patience { // the kernel takes a namespace apart in the background
+		<-time.After(time.Millisecond)
 	}
+	t.Logf("taken apart after %v", time.Since(start).Round(time.Millisecond))
 	expect("dead", net)
 	h.set(t, "network a", kernel.State{})
 }

@@ -21,20 +21,15 @@ type NetNS struct {
 func NewNetNS(t testing.TB) *NetNS {
 	t.Helper()
 	n := &NetNS{}
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the runtime throws the thread away
+	err := abroad(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("unshare --net: %w", err)
-			return
+			return fmt.Errorf("unshare --net: %w", err)
 		}
 		var err error
-		if n.fd, err = netns.GetFromPath("/proc/thread-self/ns/net"); err == nil {
-			err = loopbackUp()
-		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
+		n.fd, err = netns.GetFromPath(ownNS)
+		return err
+	}, loopbackUp)
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(n.End)
@@ -75,21 +70,28 @@ func (n *NetNS) FD() int { return int(n.fd) }
 // Do runs f on a thread that is in the namespace, and waits for it. Sockets that f opens stay there. f must not call
 // t.Fatal: it is on another goroutine.
 func (n *NetNS) Do(f func() error) error {
+	return abroad(func() error { return netns.Set(n.fd) }, f)
+}
+
+const ownNS = "/proc/thread-self/ns/net"
+
+// abroad lets a thread enter another namespace, runs f there and brings the thread back. Letting the runtime end the thread is
+// for what cannot be brought back only: it never ends the process's first one, which would keep the namespace for good.
+func abroad(enter, f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
-		old, err := netns.GetFromPath("/proc/thread-self/ns/net")
+		old, err := netns.GetFromPath(ownNS)
 		if err != nil {
+			runtime.UnlockOSThread()
 			done <- err
 			return
 		}
 		defer old.Close()
-		if err := netns.Set(n.fd); err != nil {
-			done <- err
-			return
+		if err = enter(); err == nil {
+			err = f()
 		}
-		err = f()
-		if netns.Set(old) == nil { // else the thread is thrown away
+		if netns.Set(old) == nil {
 			runtime.UnlockOSThread()
 		}
 		done <- err
