@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"hash/fnv"
 	"maps"
@@ -240,64 +239,69 @@ func (s Subnet) Usable(addr netip.Addr) bool {
 	return addr != s.Prefix.Masked().Addr() && (addr.Is6() || s.Prefix.Contains(addr.Next()))
 }
 
-// ClaimBlock makes the next free block of a subnet ours. Nodes begin to look at different places, so that they seldom want
-// the same.
+// ClaimBlock makes the next free block of a subnet ours: see PlanClaim.
 func ClaimBlock(ctx context.Context, c proposer, network string, s Subnet) (Block, error) {
-	l := s.layout()
-	return claim(ctx, c, network, func(v View) (netip.Prefix, error) { return freeBlock(v, network, s, l, c.ID()) })
+	return claim(ctx, c, network, s, func(v View) (Block, Txn, error) { return PlanClaim(v, network, s, c.ID()) })
 }
 
-// ClaimBlockOf makes the block around an address ours, if it is nobody's. It returns whose it is then.
+// ClaimBlockOf makes the block around an address ours, if it is nobody's. It returns whose it is then: see PlanClaimOf.
 func ClaimBlockOf(ctx context.Context, c proposer, network string, s Subnet, addr netip.Addr) (Block, error) {
-	if !s.Usable(addr) {
-		return Block{}, fmt.Errorf("address %s is not for endpoints in subnet %s", addr, s.Prefix)
-	}
-	l := s.layout()
-	var have Block
-	b, err := claim(ctx, c, network, func(v View) (netip.Prefix, error) {
-		var taken bool
-		if have, taken = v.Owner(network, addr); taken {
-			return netip.Prefix{}, errTaken
-		}
-		return l.blockOf(addr), nil
-	})
-	if errors.Is(err, errTaken) {
-		return have, nil
+	return claim(ctx, c, network, s, func(v View) (Block, Txn, error) { return PlanClaimOf(v, network, s, addr, c.ID()) })
+}
+
+func claim(ctx context.Context, c proposer, network string, s Subnet, plan func(View) (Block, Txn, error)) (Block, error) {
+	b, view, err := Decide(ctx, c, fmt.Sprintf("claim a block of subnet %s", s.Prefix), plan)
+	if b.Index == 0 {
+		f, _ := view.Get(BlockKey(network, b.Prefix))
+		b.Index = f.Index
 	}
 	return b, err
 }
 
-var errTaken = errors.New("taken")
-
-// claim writes the block that choose finds, and asks it again after a conflict.
-func claim(ctx context.Context, c proposer, network string, choose func(View) (netip.Prefix, error)) (Block, error) {
-	view := c.View()
-	for {
-		attend := "attend/" + network + "/" + c.ID()
-		if _, ok := view.Get(attend); !ok {
-			return Block{}, fmt.Errorf("claim a block: network %s is not on this host", network)
-		}
-		prefix, err := choose(view)
-		if err != nil {
-			return Block{}, err
-		}
-		op, err := BlockOp(network, prefix, c.ID())
-		if err != nil {
-			return Block{}, err
-		}
-		next, err := c.Propose(ctx, Txn{
-			If:   []Cond{{op.Key, view.Index()}, {attend, view.Index()}},
-			Then: []Op{op},
-		})
-		if err == nil {
-			f, _ := next.Get(op.Key)
-			return Block{prefix, c.ID(), f.Index}, nil
-		}
-		if !errors.Is(err, ErrConflict) || ctx.Err() != nil {
-			return Block{}, fmt.Errorf("claim block %s: %w", prefix, err)
-		}
-		view = next
+// PlanClaim gives the next free block of a subnet to a node. Nodes begin to look at different places, so that they seldom
+// want the same. The Index of the result is zero.
+func PlanClaim(v View, network string, s Subnet, node string) (Block, Txn, error) {
+	if txn, err := attends(v, network, node); err != nil {
+		return Block{}, txn, err
 	}
+	prefix, err := freeBlock(v, network, s, s.layout(), node)
+	if err != nil {
+		return Block{}, Txn{If: []Cond{{"block/" + network, v.Index()}}}, err
+	}
+	return claimTxn(v, network, prefix, node)
+}
+
+// PlanClaimOf gives the block around an address to a node, or returns whose it is already, if it is anybody's. The Index of
+// the result is zero unless it was there. An address in the block of another is to be had by PlanAsk.
+func PlanClaimOf(v View, network string, s Subnet, addr netip.Addr, node string) (Block, Txn, error) {
+	if !s.Usable(addr) {
+		return Block{}, Txn{}, fmt.Errorf("address %s is not for endpoints in subnet %s", addr, s.Prefix)
+	}
+	if txn, err := attends(v, network, node); err != nil {
+		return Block{}, txn, err
+	}
+	if have, taken := v.Owner(network, addr); taken {
+		return have, Txn{}, nil
+	}
+	return claimTxn(v, network, s.layout().blockOf(addr), node)
+}
+
+// attends refuses a claim of a node that does not have the network.
+func attends(v View, network, node string) (Txn, error) {
+	attend := attendKey(network, node)
+	if _, ok := v.Get(attend); !ok {
+		return Txn{If: []Cond{{attend, v.Index()}}}, fmt.Errorf("claim a block: network %s is not on this host", network)
+	}
+	return Txn{}, nil
+}
+
+// claimTxn is the claim of one block that is free. The block is the node's for as long as it has the network.
+func claimTxn(v View, network string, prefix netip.Prefix, node string) (Block, Txn, error) {
+	op, err := BlockOp(network, prefix, node)
+	return Block{Prefix: prefix, Node: node}, Txn{
+		If:   []Cond{{op.Key, v.Index()}, {attendKey(network, node), v.Index()}},
+		Then: []Op{op},
+	}, err
 }
 
 // freeBlock looks for a block that nobody has, and that no node which was left behind may have without our knowing it.

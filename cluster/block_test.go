@@ -290,7 +290,7 @@ func (n withoutQuorum) Propose(context.Context, Txn) (View, error) { return *n.v
 func TestClaimWithoutQuorum(t *testing.T) {
 	_, nodes := attending(t, "host1")
 	_, err := ClaimBlock(t.Context(), withoutQuorum{nodes[0]}, "net", subnet("10.1.0.0/24"))
-	if !errors.Is(err, ErrNoQuorum) || !strings.Contains(err.Error(), "claim block 10.1.0.") {
+	if !errors.Is(err, ErrNoQuorum) || !strings.Contains(err.Error(), "claim a block of subnet 10.1.0.0/24") {
 		t.Errorf("error is %v", err)
 	}
 }

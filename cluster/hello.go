@@ -60,7 +60,7 @@ func (c *Cluster) hello(ctx context.Context, to netip.AddrPort) (greeting, error
 // greeted answers a greeting.
 func (c *Cluster) greeted(conn *tls.Conn, peerID string, in greeting) greeting {
 	out := c.greeting()
-	out.Fenced, _ = c.View().fence(peerID)
+	out.Fenced, _ = c.View().Fenced(peerID)
 	if in.Node.ID == peerID {
 		c.compare(remoteAddr(conn), in)
 	}

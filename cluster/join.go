@@ -92,7 +92,7 @@ func (c *Cluster) register(ctx context.Context, r registered) error {
 
 // registerTxn is one try. Names are unique, so that the operator can say which node he means.
 func registerTxn(v View, r registered) (Txn, error) {
-	if how, fenced := v.fence(r.ID); fenced {
+	if how, fenced := v.Fenced(r.ID); fenced {
 		return Txn{}, refusal(codeFenced, "%s", how)
 	}
 	for _, other := range v.registered() {

@@ -71,12 +71,12 @@ func (c *Cluster) takeOut(ctx context.Context) error {
 			}
 			continue
 		}
-		txn, err := outTxn(c.View(), c.id, c.cfg.Name, fencedByLeave)
+		txn, err := outTxn(c.View(), c.id, fencedByLeave)
 		if err != nil {
 			return err
 		}
 		r, err := c.decide(ctx, txn)
-		if _, fenced := c.View().fence(c.id); fenced || codeOf(err) == codeFenced || err == nil && !r.Failed {
+		if _, fenced := c.View().Fenced(c.id); fenced || codeOf(err) == codeFenced || err == nil && !r.Failed {
 			return nil
 		}
 		if err != nil {
@@ -186,7 +186,7 @@ func (c *Cluster) Forget(ctx context.Context, nameOrID string) error {
 		if c.answers(ctx, node) {
 			return fmt.Errorf("node %s (%s) is alive: run `carrick leave` on it, or stop it first", node.Name, node.Addr)
 		}
-		txn, err := outTxn(view, node.ID, node.Name, "forgotten")
+		txn, err := PlanForget(view, node.ID)
 		if err != nil {
 			return err
 		}
@@ -229,21 +229,31 @@ func (c *Cluster) answers(ctx context.Context, r registered) bool {
 	return slices.ContainsFunc(c.gossip.members(), func(m member) bool { return m.ID == r.ID && m.Alive })
 }
 
-// outTxn removes all that belongs to a node, and fences its identity. Networks that it was the last to have go with it.
-func outTxn(v View, id, name, how string) (Txn, error) {
-	fence, err := json.Marshal(fencedFact{Version: nodeVersion, Name: name, How: how})
+// PlanForget takes a node out of the cluster for ever: all that belongs to it is free, and its identity is fenced. Networks
+// that it was the last to have go with it. Nothing is to be done for one that is fenced already.
+func PlanForget(v View, node string) (Txn, error) { return outTxn(v, node, fencedByForget) }
+
+func outTxn(v View, id, how string) (Txn, error) {
+	if _, fenced := v.Fenced(id); fenced {
+		return Txn{}, nil
+	}
+	r, _ := v.registration(id)
+	fence, err := json.Marshal(fencedFact{Version: nodeVersion, Name: r.Name, How: how})
 	if err != nil {
-		return Txn{}, fmt.Errorf("node %s: %w", name, err)
+		return Txn{}, fmt.Errorf("node %s: %w", r.Name, err)
 	}
 	txn := Txn{
-		// It must not attend or claim something meanwhile; afterwards the fence sees to it.
-		If:   []Cond{{belowNode + id, v.Index()}, {"attend", v.Index()}, {"block", v.Index()}, {"want", v.Index()}},
+		// It must not attend, claim or ask for something meanwhile; afterwards the fence sees to it.
+		If: []Cond{
+			{belowNode + id, v.Index()}, {belowFenced + id, v.Index()},
+			{"attend", v.Index()}, {"block", v.Index()}, {"want", v.Index()},
+		},
 		Then: []Op{{Key: belowNode + id}, {Key: belowFenced + id, Value: fence}},
 	}
 	for f := range v.Prefix("attend/") {
 		network, node, _ := strings.Cut(strings.TrimPrefix(f.Key, "attend/"), "/")
 		if node == id {
-			leave := leaveNetwork(v, network, id)
+			leave := PlanLeave(v, network, id)
 			txn.If, txn.Then = append(txn.If, leave.If...), append(txn.Then, leave.Then...)
 		}
 	}
@@ -253,7 +263,7 @@ func outTxn(v View, id, name, how string) (Txn, error) {
 		}
 	}
 	for f := range v.Prefix("want/") {
-		if strings.HasSuffix(f.Key, "/"+id) {
+		if w, ok := decodeWant(f); ok && w.Node == id {
 			txn.Then = append(txn.Then, Op{Key: f.Key})
 		}
 	}

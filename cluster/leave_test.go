@@ -105,7 +105,7 @@ func TestForget(t *testing.T) {
 	if _, ok := view.Network(net.ID); ok {
 		t.Error("the network is there although its last node is gone")
 	}
-	if how, fenced := view.fence(old); !fenced || how != "forgotten" {
+	if how, fenced := view.Fenced(old); !fenced || how != "forgotten" {
 		t.Errorf("the identity is not fenced: %q", how)
 	}
 	oneCluster(t, left...)
@@ -146,7 +146,7 @@ func TestForgottenWhileItRuns(t *testing.T) {
 	for _, n := range left {
 		eventually(t, n.cfg.Name+" hears it before", func() bool { return says(n, "before") })
 	}
-	txn, err := outTxn(left[0].c.View(), old, gone.cfg.Name, "forgotten")
+	txn, err := PlanForget(left[0].c.View(), old)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -49,13 +48,6 @@ type Network struct {
 type Defaults struct {
 	MTU      int
 	Gateways map[netip.Prefix]netip.Addr
-}
-
-// proposer is what claims need of a Cluster.
-type proposer interface {
-	View() View
-	Propose(ctx context.Context, txn Txn) (View, error)
-	ID() string
 }
 
 // NetworkID is the identifier of the network of that name, or, without a name, of those subnets: hosts that say the same
@@ -115,50 +107,23 @@ func decodeNetwork(f Fact) (Network, error) {
 	return n, nil
 }
 
-// JoinNetwork makes the network that want describes, or joins the one that is there already, and says which it was.
-// A zero MTU of want, and a zero Range, Gateway or Aux of its subnets, takes what the network has; mtu and the gateways in
-// defaults are for the case that it has to be made. ID, VNI and Version of want are ignored. Whatever else differs is refused with both
-// values, and nothing is changed.
+// JoinNetwork makes the network that want describes, or joins the one that is there already: see PlanJoin.
 func JoinNetwork(ctx context.Context, c proposer, want Network, defaults Defaults) (Network, error) {
+	network, _, err := Decide(ctx, c, "network create", func(v View) (Network, Txn, error) {
+		return PlanJoin(v, want, defaults, c.ID())
+	})
+	return network, err
+}
+
+// PlanJoin gives the network that want describes to node: it is made, or the one that is there already is joined. The result
+// says which it is. A zero MTU of want, and a zero Range, Gateway or Aux of its subnets, takes what the network has; the MTU
+// and the gateways in defaults are for the case that it has to be made. ID, VNI and Version of want are ignored. Whatever else
+// differs is refused with both values.
+func PlanJoin(v View, want Network, defaults Defaults, node string) (Network, Txn, error) {
 	want.Version, want.ID = networkVersion, NetworkID(want.Name, want.Subnets)
 	want.Subnets = slices.Clone(want.Subnets)
 	slices.SortFunc(want.Subnets, compareSubnets)
-	return decide(ctx, c, "network create", func(v View) (Network, Txn, error) {
-		return joinNetwork(v, want, defaults, c.ID())
-	})
-}
-
-// decide tries until the facts stay still: try says, of one view, what the result is and what is to be written for it, or
-// why it is refused. A refusal is made from a copy that may lag behind, so it counts only when the facts that it names in
-// Txn.If are confirmed to be the newest; without a quorum it stands as it is, for then nothing new is made anyhow.
-func decide[T any](ctx context.Context, c proposer, what string, try func(View) (T, Txn, error)) (T, error) {
-	var none T
-	view := c.View()
-	for {
-		result, txn, refusal := try(view)
-		if refusal == nil && len(txn.Then) == 0 {
-			return result, nil
-		}
-		if refusal != nil {
-			txn.Then = nil
-		}
-		next, err := c.Propose(ctx, txn)
-		switch {
-		case errors.Is(err, ErrConflict):
-			view = next
-		case refusal != nil:
-			return none, refusal
-		case err != nil:
-			return none, fmt.Errorf("%s: %w", what, err)
-		default:
-			return result, nil
-		}
-	}
-}
-
-// joinNetwork is one try: what is to be written so that node has the network.
-func joinNetwork(v View, want Network, defaults Defaults, node string) (Network, Txn, error) {
-	attend := Op{Key: "attend/" + want.ID + "/" + node, Value: []byte("{}")}
+	attend := Op{Key: attendKey(want.ID, node), Value: []byte("{}")}
 	join := Txn{If: []Cond{{"network/" + want.ID, v.Index()}}, Then: []Op{attend}}
 	if f, ok := v.Get("network/" + want.ID); ok {
 		have, err := decodeNetwork(f)
@@ -258,27 +223,42 @@ func agree(have, want Network) error {
 	return nil
 }
 
-// LeaveNetwork takes node off the network. With its last node the network is gone, and its blocks and reservation with it.
+// LeaveNetwork takes node off the network: see PlanLeave.
 func LeaveNetwork(ctx context.Context, c proposer, id, node string) error {
-	_, err := decide(ctx, c, "network rm", func(v View) (struct{}, Txn, error) {
-		return struct{}{}, leaveNetwork(v, id, node), nil
+	_, _, err := Decide(ctx, c, "network rm", func(v View) (struct{}, Txn, error) {
+		return struct{}{}, PlanLeave(v, id, node), nil
 	})
 	return err
 }
 
-func leaveNetwork(v View, id, node string) Txn {
-	attend := "attend/" + id + "/" + node
+// PlanLeave takes node off the network, with its blocks and its questions. With its last node the network is gone, and all
+// blocks, questions and its reservation with it.
+func PlanLeave(v View, id, node string) Txn {
+	attend := attendKey(id, node)
 	if _, ok := v.Get(attend); !ok {
 		return Txn{}
 	}
-	// Who is the last must not be decided twice at once, nor while somebody joins.
-	txn := Txn{If: []Cond{{"attend/" + id, v.Index()}, {"network/" + id, v.Index()}}, Then: []Op{{Key: attend}}}
-	if nodes := v.Attendants(id); len(nodes) > 1 {
-		for f := range v.Prefix("block/" + id + "/") {
-			if b, err := decodeBlock(f); err == nil && b.Node == node {
-				txn.Then = append(txn.Then, Op{Key: f.Key})
-			}
+	txn := Txn{
+		If: []Cond{
+			// Who is the last must not be decided twice at once, nor while somebody joins.
+			{"attend/" + id, v.Index()}, {"network/" + id, v.Index()},
+			// What is removed may be another's meanwhile, and what the node has got since would be nobody's to give back.
+			{"block/" + id, v.Index()}, {"want/" + id, v.Index()},
+		},
+		Then: []Op{{Key: attend}},
+	}
+	last := len(v.Attendants(id)) == 1
+	for f := range v.Prefix("block/" + id + "/") {
+		if b, err := decodeBlock(f); last || err == nil && b.Node == node {
+			txn.Then = append(txn.Then, Op{Key: f.Key})
 		}
+	}
+	for f := range v.Prefix("want/" + id + "/") {
+		if w, ok := decodeWant(f); last || ok && w.Node == node {
+			txn.Then = append(txn.Then, Op{Key: f.Key})
+		}
+	}
+	if !last {
 		return txn
 	}
 	if n, ok := v.Network(id); ok && n.Name != "" {
@@ -286,23 +266,22 @@ func leaveNetwork(v View, id, node string) Txn {
 			txn.Then = append(txn.Then, Op{Key: "reserve/" + n.Name + "/" + family})
 		}
 	}
-	for _, below := range []string{"network/" + id, "block/" + id + "/", "want/" + id + "/"} {
-		for f := range v.Prefix(below) {
-			txn.Then = append(txn.Then, Op{Key: f.Key})
-		}
-	}
+	txn.Then = append(txn.Then, Op{Key: "network/" + id})
 	return txn
 }
 
-// ReservePool returns the subnet that the named network has, or is going to have, in the family of candidate. The first
-// to ask decides: its candidate is written down, so that hosts that create the network at the same time get the same.
+// ReservePool returns the subnet that the named network has, or is going to have: see PlanReserve.
 func ReservePool(ctx context.Context, c proposer, name string, candidate netip.Prefix) (netip.Prefix, error) {
-	return decide(ctx, c, "reserve a subnet for network "+name, func(v View) (netip.Prefix, Txn, error) {
-		return reservePool(v, name, candidate)
+	subnet, _, err := Decide(ctx, c, "reserve a subnet for network "+name, func(v View) (netip.Prefix, Txn, error) {
+		return PlanReserve(v, name, candidate)
 	})
+	return subnet, err
 }
 
-func reservePool(v View, name string, candidate netip.Prefix) (netip.Prefix, Txn, error) {
+// PlanReserve reserves a subnet for the named network, in the family of candidate. The result is the subnet that the network
+// has, or is going to have: the first to ask decides, and its candidate is written down, so that hosts that create the network
+// at the same time get the same.
+func PlanReserve(v View, name string, candidate netip.Prefix) (netip.Prefix, Txn, error) {
 	network := "network/" + NetworkID(name, nil)
 	family := "4"
 	if candidate.Addr().Is6() {

@@ -17,10 +17,12 @@ const nodeVersion = 1
 
 // Keys of what the cluster knows about itself.
 const (
-	factCluster   = "cluster/id"
-	belowNode     = "node/"
-	belowFenced   = "forgotten/"
-	fencedByLeave = "left"
+	factCluster = "cluster/id"
+	belowNode   = "node/"
+	belowFenced = "forgotten/"
+
+	fencedByLeave  = "left"
+	fencedByForget = "forgotten"
 )
 
 // nodeFact is the fact of a node, below "node/".
@@ -34,7 +36,7 @@ type nodeFact struct {
 type fencedFact struct {
 	Version int    `json:"v"`
 	Name    string `json:"name"`
-	How     string `json:"how"` // fencedByLeave or "forgotten"
+	How     string `json:"how"` // fencedByLeave or fencedByForget
 }
 
 // Node is one member of the cluster.
@@ -91,15 +93,15 @@ func (v View) registration(id string) (registered, bool) {
 	return r, err == nil
 }
 
-// fence says how a node went for ever, if it did: "left" or "forgotten".
-func (v View) fence(id string) (string, bool) {
+// Fenced says how a node went for ever, if it did: "left" or "forgotten". Whatever it proposes has no effect any more.
+func (v View) Fenced(id string) (string, bool) {
 	f, ok := v.Get(belowFenced + id)
 	if !ok {
 		return "", false
 	}
 	var fenced fencedFact
 	if err := json.Unmarshal(f.Value, &fenced); err != nil || fenced.How == "" {
-		return "forgotten", true
+		return fencedByForget, true
 	}
 	return fenced.How, true
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -23,8 +22,9 @@ const retryPause = 100 * time.Millisecond
 var ErrNotMember = errors.New("this node is not a member of a cluster")
 
 // Propose makes txn a fact of the cluster, or returns ErrConflict. It is tried for 8 s unless ctx ends before, then
-// ErrNoQuorum says who did not answer; the write may still happen then. The view returned contains the result, and is the
-// one to retry from.
+// ErrNoQuorum says who did not answer; the write may still happen then. ErrConflict alone says for certain that nothing was
+// written and will not be: after any other error only a view can tell. The view returned contains the result, and is the one
+// to retry from.
 func (c *Cluster) Propose(ctx context.Context, txn Txn) (View, error) {
 	limited, cancel := context.WithTimeout(ctx, c.timing.propose)
 	defer cancel()
@@ -36,7 +36,7 @@ func (c *Cluster) Propose(ctx context.Context, txn Txn) (View, error) {
 		if !r.Failed {
 			return c.View(), nil
 		}
-		_, fenced := c.View().fence(c.id)
+		_, fenced := c.View().Fenced(c.id)
 		if r.Conflict == belowFenced+c.id && !fenced {
 			continue // something else was deleted meanwhile: see Cond
 		}
@@ -56,13 +56,12 @@ func (c *Cluster) propose(ctx context.Context, txn Txn) (result, error) {
 // decide is one entry of the log. It has no effect once this node is forgotten, whoever forwards it and however late.
 func (c *Cluster) decide(ctx context.Context, txn Txn) (result, error) {
 	view := c.View()
-	if how, fenced := view.fence(c.id); fenced {
+	if how, fenced := view.Fenced(c.id); fenced {
 		return result{}, fmt.Errorf("%w: it was %s", ErrNotMember, how)
 	}
-	txn.If = append(slices.Clone(txn.If), Cond{Key: belowFenced + c.id, Index: view.Index()})
 	random := make([]byte, 16)
 	rand.Read(random) // never fails (crypto/rand since Go 1.24)
-	data, err := encodeEntry(entry{ID: hex.EncodeToString(random), Txn: txn})
+	data, err := encodeEntry(entry{ID: hex.EncodeToString(random), Txn: txn.By(c.id, view)})
 	if err != nil {
 		return result{}, fmt.Errorf("propose: %w", err)
 	}

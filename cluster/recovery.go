@@ -101,7 +101,7 @@ func (v View) leftBehindAll() []string {
 
 // outcast says why a node is not listened to: it was taken out of the cluster, or the cluster was recovered without it.
 func (v View) outcast(id string) (string, bool) {
-	if how, fenced := v.fence(id); fenced {
+	if how, fenced := v.Fenced(id); fenced {
 		return how, true
 	}
 	if r, lost := v.leftBehind(id); lost {

@@ -8,8 +8,8 @@ import (
 // ReattendNetwork says again that this node has a network: it has another identity now, or the cluster was recovered from a
 // copy that did not know. The network must be the one that it was, by its VNI.
 func ReattendNetwork(ctx context.Context, c proposer, id string, vni uint32) error {
-	_, err := decide(ctx, c, "network "+id, func(v View) (struct{}, Txn, error) {
-		attend, network := "attend/"+id+"/"+c.ID(), "network/"+id
+	_, _, err := Decide(ctx, c, "network "+id, func(v View) (struct{}, Txn, error) {
+		attend, network := attendKey(id, c.ID()), "network/"+id
 		txn := Txn{If: []Cond{{attend, v.Index()}, {network, v.Index()}}}
 		if n, ok := v.Network(id); !ok || n.VNI != vni {
 			return struct{}{}, txn, fmt.Errorf("the cluster does not have network %s any more", id)

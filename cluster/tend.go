@@ -110,7 +110,7 @@ func (c *Cluster) tend(ctx context.Context, n *raftNode) error {
 // judge sets the state by the facts, and tells whether this node has been taken out of the cluster.
 func (c *Cluster) judge() bool {
 	view := c.View()
-	if how, fenced := view.fence(c.id); fenced {
+	if how, fenced := view.Fenced(c.id); fenced {
 		c.setFenced(how)
 		return true
 	}
@@ -155,7 +155,7 @@ func (c *Cluster) lead(ctx context.Context, n *raftNode, term *uint64) bool {
 	view := c.View()
 	change, ok := nextChange(serving{
 		self: c.id, servers: n.servers(), nodes: view.wanted(),
-		fenced: func(id string) bool { _, is := view.fence(id); return is },
+		fenced: func(id string) bool { _, is := view.Fenced(id); return is },
 		gone:   c.gossip.contacts.goneFor(c.timing.gone, time.Now()),
 		ready:  func(ids []string) map[string]bool { return c.ready(ctx, n, ids) },
 	})

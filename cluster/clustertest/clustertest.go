@@ -32,6 +32,16 @@ type Node struct {
 	disputed error
 }
 
+// View is one with these facts, written by the log entry with index 1. View.Apply makes the next ones.
+func View(facts map[string][]byte) cluster.View {
+	txn := cluster.Txn{}
+	for key, value := range facts {
+		txn.Then = append(txn.Then, cluster.Op{Key: key, Value: value})
+	}
+	v, _ := cluster.View{}.Apply(txn) // never fails: there is no condition
+	return v
+}
+
 // Node adds a node of that name, with the next address of 192.0.2.0/24 (RFC 5737).
 func (c *Cluster) Node(name string) *Node {
 	c.mu.Lock()
