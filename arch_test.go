@@ -137,6 +137,7 @@ func TestTree(t *testing.T) {
 		"Sizes":           checkSizes,
 		"Forbidden":       checkForbidden,
 		"VirtualTime":     checkVirtualTime,
+		"Ledger":          checkLedger,
 		"Options":         checkOptions,
 	} {
 		t.Run(name, func(t *testing.T) { check(t, all) })
@@ -221,6 +222,41 @@ func checkStandardLibrary(t *testing.T, all []source) {
 				t.Errorf("%s imports %s: a plan is pure", s.name, imported)
 			}
 		}
+	}
+}
+
+// checkLedger: what decides about addresses does nothing by itself, so that a simulator can play every history of it again.
+func checkLedger(t *testing.T, all []source) {
+	io := []string{"context", "io/fs", "net/http", "os", "os/exec", "path/filepath", "sync", "sync/atomic", "syscall", "golang.org/x/sys/unix",
+		"github.com/sirupsen/logrus"}
+	looked := false
+	for _, s := range all {
+		if s.folder() != "ipam/ledger" || s.isTest() {
+			continue
+		}
+		looked = true
+		for _, imported := range s.imports() {
+			if slices.Contains(io, imported) {
+				t.Errorf("%s imports %s: the ledger is pure", s.name, imported)
+			}
+		}
+		ast.Inspect(s.ast, func(n ast.Node) bool {
+			if g, ok := n.(*ast.GoStmt); ok {
+				t.Errorf("%s starts a goroutine: the ledger is pure", s.line(g.Pos()))
+			}
+			sel, ok := n.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			if of, ok := sel.X.(*ast.Ident); ok && (of.Name == "time" && slices.Contains([]string{"Now", "Since", "Until", "After", "Sleep",
+				"NewTimer", "NewTicker", "Tick", "AfterFunc"}, sel.Sel.Name) || of.Name == "rand" && !slices.Contains([]string{"New", "NewPCG", "Rand"}, sel.Sel.Name)) {
+				t.Errorf("%s uses %s.%s: time and chance come with the Moment", s.line(sel.Pos()), of.Name, sel.Sel.Name)
+			}
+			return true
+		})
+	}
+	if !looked {
+		t.Error("there is no ledger")
 	}
 }
 

@@ -107,18 +107,12 @@ func TestOldWantIsTakenBack(t *testing.T) {
 	if _, _, err := h.create(dockerID, PoolRequest{Pool: "10.1.0.0/24"}, true); err != nil {
 		t.Fatal(err)
 	}
-	key := wantKey(h.Status()[0].Shared, netip.MustParseAddr("10.1.0.77"))
-	op, err := wantOp(key, wantFact{Node: "host1"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := h.node.Propose(t.Context(), cluster.Txn{Then: []cluster.Op{op}}); err != nil {
-		t.Fatal(err)
-	}
+	addr := netip.MustParseAddr("10.1.0.77")
+	h.asks(t, h.Status()[0].Shared, addr)
 	if err := h.keep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok := h.node.View().Get(key); ok {
+	if _, ok := h.node.View().Want(h.Status()[0].Shared, addr); ok {
 		t.Error("the want is still there")
 	}
 }

@@ -20,9 +20,7 @@ func asked(t *testing.T) (one, two *host, pool string, addr netip.Addr) {
 		}
 	}
 	addr = netip.MustParseAddr(addressOf(t, one, pool, "", 1)).Next()
-	if _, err := askFor(t.Context(), two.node, one.Status()[0].Shared, wantKey(one.Status()[0].Shared, addr)); err != nil {
-		t.Fatal(err)
-	}
+	two.asks(t, one.Status()[0].Shared, addr)
 	return one, two, pool, addr
 }
 
@@ -59,14 +57,14 @@ func (w *world) writeLate() (applied int) {
 func TestGrantWhoseAnswerWasLost(t *testing.T) {
 	one, two, pool, addr := asked(t)
 	one.node.before = func(cluster.Txn) proposal { return lostLate }
-	if err := one.answerWants(t.Context()); err == nil {
+	if err := one.keep(t.Context()); err == nil {
 		t.Fatal("no error without a quorum")
 	}
 	one.restart(false)
-	if err := one.takeBack(); err != nil {
-		t.Fatal(err)
-	}
 	one.node.before = func(cluster.Txn) proposal { return lost }
+	if err := one.keep(t.Context()); err == nil {
+		t.Fatal("no error without a quorum")
+	}
 	refuses(t, one, pool, addr)
 	if one.node.w.writeLate() == 0 {
 		t.Fatal("the late grant was not written")
@@ -81,11 +79,11 @@ func TestGrantWhoseAnswerWasLost(t *testing.T) {
 func TestGrantAfterTheQuestionWasWithdrawn(t *testing.T) {
 	one, two, pool, addr := asked(t)
 	one.node.before = func(cluster.Txn) proposal { return lostLate }
-	if err := one.answerWants(t.Context()); err == nil {
+	if err := one.keep(t.Context()); err == nil {
 		t.Fatal("no error without a quorum")
 	}
-	two.withdraw(t.Context(), wantKey(one.Status()[0].Shared, addr))
-	if err := one.takeBack(); err != nil {
+	two.withdraws(t, one.Status()[0].Shared, addr)
+	if err := one.keep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if got := addressOf(t, one, pool, addr.String(), 2); got != addr.String() {
@@ -103,7 +101,7 @@ func TestGrantAfterTheQuestionWasWithdrawn(t *testing.T) {
 func TestGrantThatAnOldViewDoesNotShow(t *testing.T) {
 	one, two, pool, addr := asked(t)
 	old := len(one.node.w.versions) - 2 // before the want
-	if err := one.answerWants(t.Context()); err != nil {
+	if err := one.keep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if got := addressOf(t, two, pool, addr.String(), 2); got != addr.String() {
@@ -112,7 +110,7 @@ func TestGrantThatAnOldViewDoesNotShow(t *testing.T) {
 	one.restart(false)
 	one.node.lags, one.node.at = true, old
 	one.node.before = func(cluster.Txn) proposal { return lost }
-	if err := one.takeBack(); err != nil {
+	if err := one.keep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	refuses(t, one, pool, addr)
@@ -121,13 +119,13 @@ func TestGrantThatAnOldViewDoesNotShow(t *testing.T) {
 // TestCarvedOutComesBack when the host that had it leaves the network.
 func TestCarvedOutComesBack(t *testing.T) {
 	one, two, pool, addr := asked(t)
-	if err := one.answerWants(t.Context()); err != nil {
+	if err := one.keep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := two.remove(dockerID, pool, one.Status()[0].Shared); err != nil {
 		t.Fatal(err)
 	}
-	if err := one.takeBack(); err != nil {
+	if err := one.keep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if got := addressOf(t, one, pool, addr.String(), 2); got != addr.String() {
@@ -141,7 +139,7 @@ func TestCarvedOutComesBack(t *testing.T) {
 // TestCarvedOutOfABlockThatChangedHands: the receipt of a block says what was another host's in it.
 func TestCarvedOutOfABlockThatChangedHands(t *testing.T) {
 	one, two, pool, addr := asked(t)
-	if err := one.answerWants(t.Context()); err != nil {
+	if err := one.keep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if got := addressOf(t, two, pool, addr.String(), 2); got != addr.String() {

@@ -248,7 +248,7 @@ func (s *simulation) step(t *rapid.T, pick func() *simHost, addr func() netip.Ad
 		h.node.lag(h.cut)
 	case 13:
 		h.clock.pass(time.Duration(rapid.IntRange(1, 100).Draw(t, "seconds")) * time.Second)
-		if err := h.sweep(); err != nil {
+		if err := h.sweep(context.Background()); err != nil {
 			t.Fatal(err)
 		}
 	case 14:

@@ -218,7 +218,7 @@ func TestPoolOfAnotherDriver(t *testing.T) {
 	a := addressOf(t, h, id, "", 1)
 	for range 3 {
 		h.clock.pass(time.Hour)
-		if err := h.sweep(); err != nil {
+		if err := h.sweep(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -251,7 +251,7 @@ func TestSweep(t *testing.T) {
 	look := func(after time.Duration, leases int) {
 		t.Helper()
 		h.clock.pass(after)
-		if err := h.sweep(); err != nil {
+		if err := h.sweep(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if got := h.Status()[0].Leases; len(got) != leases {

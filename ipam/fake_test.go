@@ -17,6 +17,19 @@ import (
 	"github.com/carricknet/carrick/store"
 )
 
+// What Docker says, and what the ledger goes by: written out, so that a change of it is seen.
+const (
+	localSpace   = "carrick"
+	globalSpace  = "carrick-global"
+	typeOption   = "RequestAddressType"
+	gatewayType  = "com.docker.network.gateway"
+	macOption    = "com.docker.network.endpoint.macaddress"
+	nameOption   = "com.docker.network.endpoint.name"
+	serialOption = "com.docker.network.ipam.serial"
+	belowCarve   = "carve/"
+	releaseGrace = 20 * time.Second
+)
+
 // memory is a Store that lives as long as the test: what Apply was given is there for the next IPAM.
 type memory struct {
 	mu     sync.Mutex
@@ -312,6 +325,25 @@ func (h *host) remove(network, pool, shared string) error {
 		return nil
 	}
 	return cluster.LeaveNetwork(ctx, h.node, shared, h.node.ID())
+}
+
+// asks has the host ask for an address in another's block, and withdraws has it take the question back.
+func (h *host) asks(t *testing.T, shared string, addr netip.Addr) {
+	t.Helper()
+	txn, err := cluster.PlanAsk(h.node.View(), shared, addr, h.node.ID())
+	if err == nil {
+		_, err = h.node.Propose(t.Context(), txn)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (h *host) withdraws(t *testing.T, shared string, addr netip.Addr) {
+	t.Helper()
+	if _, err := h.node.Propose(t.Context(), cluster.PlanWithdraw(h.node.View(), shared, addr, h.node.ID())); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func want(t *testing.T, err error, parts ...string) {

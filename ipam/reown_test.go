@@ -47,7 +47,7 @@ func TestReown(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		for ctx.Err() == nil {
-			if err := other.answerWants(ctx); err != nil && ctx.Err() == nil {
+			if err := other.keep(ctx); err != nil && ctx.Err() == nil {
 				done <- err
 				return
 			}

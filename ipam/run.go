@@ -2,28 +2,112 @@ package ipam
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"github.com/carricknet/carrick/cluster"
+	"github.com/carricknet/carrick/ipam/ledger"
+	"github.com/carricknet/carrick/store"
 )
 
 const (
-	// sweepEvery is how often leases that nobody uses are looked for, and everything is done that nobody woke us for.
-	sweepEvery = 15 * time.Second
-	// sweepGrace is how long a lease may wait for its endpoint. Docker creates it within seconds.
-	sweepGrace = 60 * time.Second
+	// lookEvery is how often a waiting request looks by itself.
+	lookEvery = 100 * time.Millisecond
+	// withdrawTime bounds what is proposed although the time of its call is over.
+	withdrawTime = 2 * time.Second
 	// retryEvery is after how long what the cluster refused, or the disk, is tried again.
 	retryEvery = time.Second
-	// fullFor is how long no block is claimed ahead after there was none.
-	fullFor = 60 * time.Second
-	// maxSpare is how many unused addresses a host keeps where blocks are single addresses, and spareShare bounds it to a
-	// part of all, for the other hosts want some too.
-	maxSpare   = 4
-	spareShare = 8
 )
+
+// do takes a call to its end: what the ledger asks for is done, and it is told.
+func (i *IPAM) do(ctx context.Context, call func(ledger.Moment) ledger.Move) (ledger.Answer, error) {
+	var wake <-chan struct{}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	move := call(i.moment())
+	for {
+		i.log()
+		switch move.Kind {
+		case ledger.Done:
+			return move.Answer, move.Err
+		case ledger.Write:
+			err := i.write(move)
+			move = move.Next(i.moment(), err)
+		case ledger.Propose:
+			view, err := i.propose(ctx, move)
+			at := i.moment()
+			if err == nil && at.View.Index() < view.Index() {
+				at.View = view
+			}
+			move = move.Next(at, err)
+		case ledger.Ask:
+			i.mu.Unlock()
+			err := i.config.Cluster.Undisputed(ctx)
+			i.mu.Lock()
+			move = move.Next(i.moment(), err)
+		case ledger.Wait:
+			if wake == nil {
+				var stop func()
+				wake, stop = i.config.Cluster.Watch()
+				defer stop()
+			}
+			err := i.wait(ctx, wake)
+			move = move.Next(i.moment(), err)
+		default:
+			return ledger.Answer{}, fmt.Errorf("the ledger asks for what is not known here: %d", move.Kind)
+		}
+	}
+}
+
+// write is one transaction of the store. i.mu is held.
+func (i *IPAM) write(move ledger.Move) error {
+	writes := move.Writes
+	for _, below := range move.Drop {
+		for key := range i.config.Store.Prefix(below) {
+			writes = append(writes, store.Write{Key: key})
+		}
+	}
+	return i.config.Store.Apply(writes...)
+}
+
+// propose is one transaction of the cluster. i.mu is held when it is called, and when it returns.
+func (i *IPAM) propose(ctx context.Context, move ledger.Move) (cluster.View, error) {
+	i.mu.Unlock()
+	defer i.mu.Lock()
+	if move.Late {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), withdrawTime)
+		defer cancel()
+	}
+	return i.config.Cluster.Propose(ctx, move.Txn)
+}
+
+// wait waits for a change, or a moment. i.mu is held when it is called, and when it returns.
+func (i *IPAM) wait(ctx context.Context, wake <-chan struct{}) error {
+	i.mu.Unlock()
+	defer i.mu.Lock()
+	timer := time.NewTimer(lookEvery)
+	defer timer.Stop()
+	select {
+	case <-wake:
+	case <-timer.C:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
+}
+
+// log writes what the ledger has to say. i.mu is held.
+func (i *IPAM) log() {
+	for _, n := range i.ledger.Notes() {
+		entry := i.config.Logger.WithFields(n.Fields)
+		if n.Err != nil {
+			entry.WithError(n.Err).Warn(n.Text)
+			continue
+		}
+		entry.Info(n.Text)
+	}
+}
 
 // Run claims blocks ahead, answers other hosts, and releases what was never used, until ctx ends.
 func (i *IPAM) Run(ctx context.Context) error {
@@ -44,10 +128,10 @@ func (i *IPAM) Run(ctx context.Context) error {
 		case <-i.used:
 		case <-timer.C:
 		}
-		again := sweepEvery
-		if i.now().Sub(swept) >= sweepEvery {
+		again := ledger.SweepEvery
+		if i.now().Sub(swept) >= ledger.SweepEvery {
 			swept = i.now()
-			if err := i.sweep(); err != nil {
+			if err := i.sweep(ctx); err != nil {
 				i.config.Logger.WithError(err).Error("leases that nobody uses cannot be released")
 			}
 		}
@@ -59,86 +143,14 @@ func (i *IPAM) Run(ctx context.Context) error {
 	}
 }
 
-// keep does everything that is due between this host and the others.
+func (i *IPAM) sweep(ctx context.Context) error {
+	_, err := i.do(ctx, i.ledger.Sweep)
+	return err
+}
+
 func (i *IPAM) keep(ctx context.Context) error {
-	if i.config.Cluster == nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	ctx, cancel := context.WithTimeout(ctx, ledger.AnswerTime)
 	defer cancel()
-	return errors.Join(i.takeBack(), i.answerWants(ctx), i.claimAhead(ctx))
-}
-
-// claimAhead keeps a spare block for every network, so that containers start when nobody can be asked.
-func (i *IPAM) claimAhead(ctx context.Context) error {
-	i.mu.Lock()
-	var short []*pool
-	var records []poolRecord
-	for _, p := range i.ordered() {
-		i.refresh(p)
-		full := !p.fullAt.IsZero() && i.now().Sub(p.fullAt) < fullFor
-		if p.Shared != "" && !p.stale && !full && p.needsBlock() {
-			short, records = append(short, p), append(records, p.poolRecord)
-		}
-	}
-	i.mu.Unlock()
-	for n, p := range short {
-		select {
-		case p.claims <- struct{}{}:
-		default:
-			continue // a request is claiming one
-		}
-		_, err := cluster.ClaimBlock(ctx, i.config.Cluster, records[n].Shared, records[n].Subnet)
-		<-p.claims
-		if errors.Is(err, cluster.ErrNoQuorum) {
-			return err
-		}
-		i.mu.Lock()
-		p.fullAt = time.Time{}
-		if err != nil {
-			p.fullAt = i.now()
-		}
-		i.setAlarm(p.ID, "full", err)
-		i.mu.Unlock()
-	}
-	return nil
-}
-
-// needsBlock says whether less than half of what is ours is free; of single addresses, whether less than a few are.
-func (p *pool) needsBlock() bool {
-	total, free := p.space.counts()
-	if p.Subnet.BlockBits() < p.Prefix.Addr().BitLen() {
-		return 2*free < total || total == 0
-	}
-	usable, _ := p.space.count(p.rangeOf())
-	return free < min(maxSpare, max(1, usable/spareShare))
-}
-
-// sweep releases leases of networks whose endpoint never came, or went without a release: when they were idle for too long
-// at two looks. In pools of other drivers nobody says what is in use, so there nothing is swept.
-func (i *IPAM) sweep() error {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	for _, p := range i.ordered() {
-		var idle []netip.Addr
-		for addr, l := range p.space.leases {
-			switch {
-			case p.Network == "" || l.Endpoint != "" || i.now().Sub(l.idle) < sweepGrace:
-				l.suspect = false
-			case !l.suspect:
-				l.suspect = true
-			default:
-				idle = append(idle, addr)
-			}
-		}
-		if len(idle) == 0 {
-			continue
-		}
-		if err := i.free(p, idle...); err != nil {
-			return fmt.Errorf("%s: %w", p.label(), err)
-		}
-		i.config.Logger.WithField("subnet", p.Prefix).WithField("addresses", idle).
-			Info("released addresses whose containers never came, or are gone without a word")
-	}
-	return nil
+	_, err := i.do(ctx, i.ledger.Keep)
+	return err
 }

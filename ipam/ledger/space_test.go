@@ -1,8 +1,9 @@
-package ipam
+package ledger
 
 import (
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"testing"
@@ -26,7 +27,7 @@ func spaceOf(prefix string, parts ...string) *space {
 
 // give picks an address and takes it.
 func give(s *space, now time.Time) netip.Addr {
-	addr, ok := s.pick(now)
+	addr, ok := s.pick(now, rand.Uint64())
 	if ok {
 		s.take(addr, &lease{leaseRecord: leaseRecord{Addr: addr}})
 	}
@@ -44,7 +45,7 @@ func TestNeverUsedFirstThenOldestFreed(t *testing.T) {
 	s.release(netip.MustParseAddr("10.1.0.3"), now)
 	s.release(netip.MustParseAddr("10.1.0.2"), now.Add(time.Second))
 	for range 5 {
-		addr, ok := s.pick(now.Add(2 * time.Second))
+		addr, ok := s.pick(now.Add(2*time.Second), rand.Uint64())
 		if !ok {
 			break
 		}
@@ -91,7 +92,7 @@ func TestVastPartsAreDrawn(t *testing.T) {
 	}
 	for _, p := range []string{"::/0", "fd00::/63", "fd00::/64", "fd00::/65", "fd00::/111"} {
 		s := spaceOf(p, p)
-		if a, ok := s.pick(time.Now()); !ok || !s.parts[0].prefix.Contains(a) {
+		if a, ok := s.pick(time.Now(), rand.Uint64()); !ok || !s.parts[0].prefix.Contains(a) {
 			t.Errorf("%s: %s %v", p, a, ok)
 		}
 	}
@@ -177,7 +178,7 @@ func TestSpaceModel(t *testing.T) {
 				s.setParts(list, maps.Clone(barred), now)
 			},
 			"pick": func(t *rapid.T) {
-				addr, ok := s.pick(now)
+				addr, ok := s.pick(now, rand.Uint64())
 				fresh, old := netip.Addr{}, netip.Addr{}
 				for _, b := range blocks {
 					for a := b.Addr(); b.Contains(a); a = a.Next() {

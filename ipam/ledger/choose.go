@@ -1,13 +1,10 @@
-package ipam
+package ledger
 
 import (
-	"bufio"
 	"encoding/binary"
 	"fmt"
 	"hash/fnv"
-	"math/rand/v2"
 	"net/netip"
-	"os"
 	"strings"
 )
 
@@ -139,29 +136,4 @@ func nth(entry netip.Prefix, bits int, k uint64) netip.Prefix {
 	binary.BigEndian.PutUint64(b[:8], hi)
 	binary.BigEndian.PutUint64(b[8:], lo)
 	return netip.PrefixFrom(netip.AddrFrom16(b), bits)
-}
-
-// anywhere is a seed that differs at every call: two hosts that create networks without a name at the same time shall not
-// choose the same subnet, which would make them one network.
-func anywhere() string { return fmt.Sprint(rand.Uint64()) }
-
-// nameServers are those of the host: a container's network that hides one takes DNS away from the host.
-func nameServers(path string) []netip.Prefix {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil // a host without the file has no name servers
-	}
-	defer f.Close()
-	var all []netip.Prefix
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		fields := strings.Fields(lines.Text())
-		if len(fields) < 2 || fields[0] != "nameserver" {
-			continue
-		}
-		if addr, err := netip.ParseAddr(fields[1]); err == nil {
-			addr = addr.Unmap().WithZone("")
-			all = append(all, netip.PrefixFrom(addr, addr.BitLen()))
-		}
-	}
-	return all
 }

@@ -1,8 +1,10 @@
-package ipam
+package ledger
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -15,11 +17,14 @@ import (
 // recordVersion is the version of the records this package stores. A newer one is not guessed at: New refuses.
 const recordVersion = 1
 
+// KeyDamaged is the key of the record that the store was found damaged once, so that what was in it before is not known.
+const KeyDamaged = "damaged"
+
 // Keys of the store.
 const (
-	keyDamaged = "damaged"
 	belowPool  = "pool/"
 	belowLease = "lease/"
+	belowRest  = "rest/"
 	belowNext  = "next/"
 	belowCarve = "carve/"
 	belowBlock = "block/"
@@ -62,6 +67,13 @@ type nextRecord struct {
 	Next    netip.Addr   `json:"next"`
 }
 
+// restRecord is an address that was released, and that no nextRecord shows to have been given: it had been asked for by name.
+type restRecord struct {
+	Version int        `json:"v"`
+	Pool    string     `json:"pool"`
+	Addr    netip.Addr `json:"addr"`
+}
+
 // carveRecord is an address in a block of ours that another host has asked for.
 type carveRecord struct {
 	Version int        `json:"v"`
@@ -86,35 +98,49 @@ type damagedRecord struct {
 	Version int `json:"v"`
 }
 
-func leaseKey(pool string, addr netip.Addr) string  { return belowLease + pool + "/" + addr.String() }
-func nextKey(pool string, part netip.Prefix) string { return belowNext + pool + "/" + part.String() }
-func carveKey(pool string, addr netip.Addr) string  { return belowCarve + pool + "/" + addr.String() }
-func putPool(rec poolRecord) (store.Write, error)   { return put(belowPool+rec.ID, rec) }
-func putLease(rec leaseRecord) (store.Write, error) { return put(leaseKey(rec.Pool, rec.Addr), rec) }
-func putNext(rec nextRecord) (store.Write, error)   { return put(nextKey(rec.Pool, rec.Part), rec) }
-func putCarve(rec carveRecord) (store.Write, error) { return put(carveKey(rec.Pool, rec.Addr), rec) }
-
-func putBlock(rec blockRecord) (store.Write, error) {
-	return put(blockKey(rec.Pool, rec.Prefix), rec)
-}
+func leaseKey(pool string, addr netip.Addr) string { return belowLease + pool + "/" + addr.String() }
+func restKey(pool string, addr netip.Addr) string  { return belowRest + pool + "/" + addr.String() }
+func carveKey(pool string, addr netip.Addr) string { return belowCarve + pool + "/" + addr.String() }
 func blockKey(pool string, block netip.Prefix) string {
 	return belowBlock + pool + "/" + block.String()
 }
 
-func put(key string, record any) (store.Write, error) {
+func putPool(rec poolRecord) store.Write   { return put(belowPool+rec.ID, rec) }
+func putLease(rec leaseRecord) store.Write { return put(leaseKey(rec.Pool, rec.Addr), rec) }
+func putRest(rec restRecord) store.Write   { return put(restKey(rec.Pool, rec.Addr), rec) }
+func putNext(rec nextRecord) store.Write   { return put(belowNext+rec.Pool+"/"+rec.Part.String(), rec) }
+func putCarve(rec carveRecord) store.Write { return put(carveKey(rec.Pool, rec.Addr), rec) }
+func putBlock(rec blockRecord) store.Write { return put(blockKey(rec.Pool, rec.Prefix), rec) }
+
+func deletion(key string) store.Write { return store.Write{Key: key} }
+
+func writes(all ...store.Write) []store.Write { return all }
+
+// Damaged is the write that says so.
+func Damaged() store.Write { return put(KeyDamaged, damagedRecord{recordVersion}) }
+
+func put(key string, record any) store.Write {
 	value, err := json.Marshal(record)
 	if err != nil {
-		return store.Write{}, fmt.Errorf("%s: %w", key, err)
+		panic(err) // records consist of what JSON has
 	}
-	return store.Write{Key: key, Value: value}, nil
+	return store.Write{Key: key, Value: value}
 }
 
-func decode(raw []byte, record any, version *int) error {
-	if err := json.Unmarshal(raw, record); err != nil {
-		return err
-	}
-	if *version != recordVersion {
-		return fmt.Errorf("a record has format version %d, this program knows %d", *version, recordVersion)
+// each decodes records. One of another version ends it.
+func each[T any](records iter.Seq2[string, []byte], do func(T)) error {
+	for key, raw := range records {
+		var version struct {
+			Version int `json:"v"`
+		}
+		var rec T
+		if err := errors.Join(json.Unmarshal(raw, &version), json.Unmarshal(raw, &rec)); err != nil {
+			return fmt.Errorf("%s: %w", key, err)
+		}
+		if version.Version != recordVersion {
+			return fmt.Errorf("%s has format version %d, this program knows %d", key, version.Version, recordVersion)
+		}
+		do(rec)
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package ipam
+package ledger
 
 import (
 	"encoding/binary"
@@ -11,6 +11,9 @@ import (
 )
 
 const (
+	// cooldown is how long a released address rests if there is another: as long as a neighbour entry of Linux stays in use
+	// without confirmation (base_reachable_time 30 s, at most 1.5 times that) and some more.
+	cooldown = 60 * time.Second
 	// vastBits is the number of host bits beyond which addresses of an IPv6 part are drawn at random rather than counted:
 	// with 2^17 or more of them a second draw is hardly ever needed, and scanning them finds nothing (RFC 7707).
 	vastBits = 16
@@ -28,6 +31,7 @@ type space struct {
 	barred map[netip.Addr]bool // not ours to give although they lie in a part
 	nexts  map[netip.Prefix]netip.Addr
 	freed  map[netip.Addr]uint64 // serial of the entry in queue that counts
+	before map[netip.Addr]bool   // of those: freed before this process began
 	queue  []freedAddr           // oldest first
 	serial uint64
 }
@@ -50,17 +54,20 @@ type lease struct {
 	idle    time.Time // since when no endpoint uses it
 	gone    bool      // an endpoint used it, and does not any more
 	suspect bool      // it was idle for too long when last looked at
+	doubt   bool      // a release of it may be the repetition of one from before this process began
 }
 
 func newSpace(subnet cluster.Subnet) *space {
 	return &space{
-		subnet: subnet, leases: map[netip.Addr]*lease{}, freed: map[netip.Addr]uint64{}, nexts: map[netip.Prefix]netip.Addr{},
+		subnet: subnet, leases: map[netip.Addr]*lease{}, freed: map[netip.Addr]uint64{}, before: map[netip.Addr]bool{},
+		nexts: map[netip.Prefix]netip.Addr{},
 	}
 }
 
 func (p part) vast() bool { return p.prefix.Addr().Is6() && 128-p.prefix.Bits() > vastBits }
 
-// setParts says what is ours now. What was barred and is not any more was in use elsewhere, so it rests.
+// setParts says what is ours now. What was barred and is not any more was in use elsewhere, so it rests. So does a part of one
+// address that is new here: where blocks are that small, they go from host to host.
 func (s *space) setParts(prefixes []netip.Prefix, barred map[netip.Addr]bool, now time.Time) {
 	for _, p := range s.parts {
 		s.nexts[p.prefix] = p.next
@@ -68,7 +75,14 @@ func (s *space) setParts(prefixes []netip.Prefix, barred map[netip.Addr]bool, no
 	s.parts = nil
 	for _, prefix := range prefixes {
 		next, ok := s.nexts[prefix]
-		if !ok {
+		switch {
+		case ok:
+		case prefix.IsSingleIP():
+			s.nexts[prefix] = netip.Addr{}
+			if s.leases[prefix.Addr()] == nil && !barred[prefix.Addr()] {
+				s.push(prefix.Addr(), now)
+			}
+		default:
 			next = prefix.Addr()
 		}
 		s.parts = append(s.parts, part{prefix, next})
@@ -89,7 +103,7 @@ func (s *space) resume(nexts map[netip.Prefix]netip.Addr, now time.Time) {
 		left := 2 * manyFreed // more there cannot be, but for a bound against foreign numbers
 		for a := prefix.Addr(); prefix.Contains(a) && a != next && left > 0; a = a.Next() {
 			if s.leases[a] == nil {
-				s.push(a, now)
+				s.remember(a, now)
 				left--
 			}
 		}
@@ -113,7 +127,7 @@ func (s *space) part(addr netip.Addr) int {
 
 // pick finds an address for an endpoint that wants any: one never given, the lowest first; else the one that was released
 // first, rested or not. It changes nothing that matters: take does.
-func (s *space) pick(now time.Time) (netip.Addr, bool) {
+func (s *space) pick(now time.Time, seed uint64) (netip.Addr, bool) {
 	oldest, rested, found := s.oldest(now)
 	if found && rested && len(s.freed) > manyFreed {
 		return oldest, true
@@ -121,7 +135,7 @@ func (s *space) pick(now time.Time) (netip.Addr, bool) {
 	for n := range s.parts {
 		p := &s.parts[n]
 		if p.vast() {
-			if addr, ok := s.draw(*p); ok {
+			if addr, ok := s.draw(*p, rand.New(rand.NewPCG(seed, uint64(n)))); ok {
 				return addr, true
 			}
 			continue
@@ -161,11 +175,11 @@ func (s *space) dead() int {
 }
 
 // draw draws an address of a vast part.
-func (s *space) draw(p part) (netip.Addr, bool) {
+func (s *space) draw(p part, random *rand.Rand) (netip.Addr, bool) {
 	base := p.prefix.Addr().As16()
 	host := 128 - p.prefix.Bits()
 	for range draws {
-		hi, lo := rand.Uint64(), rand.Uint64()
+		hi, lo := random.Uint64(), random.Uint64()
 		if host < 64 {
 			hi, lo = 0, lo&(1<<host-1)
 		} else if host < 128 {
@@ -186,6 +200,7 @@ func (s *space) draw(p part) (netip.Addr, bool) {
 func (s *space) take(addr netip.Addr, l *lease) {
 	s.leases[addr] = l
 	delete(s.freed, addr)
+	delete(s.before, addr)
 	if n := s.part(addr); n >= 0 && s.parts[n].next == addr {
 		s.parts[n].next = addr.Next()
 	}
@@ -211,6 +226,18 @@ func (s *space) rest(addr netip.Addr, now time.Time) {
 	if n := s.part(addr); n >= 0 && !s.parts[n].vast() {
 		s.push(addr, now)
 	}
+}
+
+// remember is what was released before this process began: the order is lost, so it rests anew.
+func (s *space) remember(addr netip.Addr, now time.Time) {
+	s.push(addr, now)
+	s.before[addr] = true
+}
+
+// given says whether a part's mark shows that an address was handed out once. Of a vast part nothing does, and nothing has to.
+func (s *space) given(addr netip.Addr) bool {
+	n := s.part(addr)
+	return n < 0 || s.parts[n].vast() || !s.parts[n].next.IsValid() || addr.Less(s.parts[n].next)
 }
 
 func (s *space) push(addr netip.Addr, now time.Time) {

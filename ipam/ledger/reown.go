@@ -1,8 +1,6 @@
-package ipam
+package ledger
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -12,13 +10,13 @@ import (
 
 // stray is an address that is leased here, and not this host's to give.
 type stray struct {
-	pool  poolRecord
+	pool  *pool
 	addr  netip.Addr
 	owner cluster.Block // zero: nobody's
 	used  string        // the endpoint that has it
 }
 
-// strays of a pool, sorted. i.mu is held and the pool refreshed.
+// strays of a pool, sorted. The pool is refreshed.
 func (p *pool) strays() []stray {
 	if p.Shared == "" || p.stale || !p.known {
 		return nil
@@ -26,7 +24,7 @@ func (p *pool) strays() []stray {
 	var all []stray
 	for addr, l := range p.space.leases {
 		if owner, found := p.owner(addr); !found || !p.ours(owner) {
-			all = append(all, stray{p.poolRecord, addr, owner, l.Endpoint})
+			all = append(all, stray{p, addr, owner, l.Endpoint})
 		}
 	}
 	slices.SortFunc(all, func(a, b stray) int { return a.addr.Compare(b.addr) })
@@ -35,48 +33,54 @@ func (p *pool) strays() []stray {
 
 // Reown asks for the addresses of a network that are leased here and are not this host's any more, since it has another
 // identity, or since the cluster was recovered. What others have by now stays theirs, and is an alarm while a container has it.
-func (i *IPAM) Reown(ctx context.Context, network string) error {
-	if i.config.Cluster == nil {
-		return nil
+func (l *Ledger) Reown(at Moment, network string) Move {
+	if !at.Joined {
+		return done(nil)
 	}
-	i.mu.Lock()
 	var lost []stray
-	for _, p := range i.ordered() {
+	for _, p := range l.ordered() {
 		if p.Network == network && network != "" {
-			i.refresh(p)
+			p.refresh(at)
 			lost = append(lost, p.strays()...)
 		}
 	}
-	i.mu.Unlock()
-	for _, s := range lost {
-		err := i.reown(ctx, s)
-		if errors.Is(err, cluster.ErrNoQuorum) || errors.Is(err, cluster.ErrNotMember) || ctx.Err() != nil {
-			return err
-		}
-		log := i.config.Logger.WithField("address", s.addr)
-		if err != nil {
-			log.WithError(err).Warn("an address in use here is another host's now")
-		} else {
-			log.Info("an address in use here is this host's again")
-		}
-	}
-	return nil
+	return l.reownAll(at, lost)
 }
 
-func (i *IPAM) reown(ctx context.Context, s stray) error {
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
-	defer cancel()
-	owner, found := i.config.Cluster.View().Owner(s.pool.Shared, s.addr)
-	if !found {
-		var err error
-		if owner, err = cluster.ClaimBlockOf(ctx, i.config.Cluster, s.pool.Shared, s.pool.Subnet, s.addr); err != nil {
-			return err
+func (l *Ledger) reownAll(at Moment, lost []stray) Move {
+	if len(lost) == 0 {
+		return done(nil)
+	}
+	s := lost[0]
+	return l.reown(at, s, func(at Moment, err error) Move {
+		if isNoQuorum(err) {
+			return done(err)
 		}
+		fields := map[string]any{"address": s.addr}
+		if err != nil {
+			l.note("an address in use here is another host's now", err, fields)
+		} else {
+			l.note("an address in use here is this host's again", nil, fields)
+		}
+		return l.reownAll(at, lost[1:])
+	})
+}
+
+func (l *Ledger) reown(at Moment, s stray, after func(Moment, error) Move) Move {
+	owner, found := at.View.Owner(s.pool.Shared, s.addr)
+	switch {
+	case !found:
+		return s.pool.claimOf(at, s.addr, func(at Moment, err error) Move {
+			owner, found := at.View.Owner(s.pool.Shared, s.addr)
+			if err != nil || !found || owner.Node == at.Self {
+				return after(at, err)
+			}
+			return l.carve(at, s.pool, s.addr, after)
+		})
+	case owner.Node == at.Self:
+		return after(at, nil)
 	}
-	if owner.Node == i.config.Cluster.ID() {
-		return nil
-	}
-	return i.carve(ctx, s.pool, s.addr)
+	return l.carve(at, s.pool, s.addr, after)
 }
 
 // strayAlarms are sentences about addresses that containers here have and another host gives. i.mu is held and the pool

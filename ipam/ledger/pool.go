@@ -1,9 +1,9 @@
-package ipam
+package ledger
 
 import (
 	"cmp"
-	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -12,15 +12,61 @@ import (
 	"github.com/carricknet/carrick/store"
 )
 
-// refresh takes over what a view says of a pool's blocks.
-func (p *pool) refresh(view cluster.View, self string, now time.Time) {
-	if p.Shared == "" {
-		p.space.setParts([]netip.Prefix{p.rangeOf()}, nil, now)
+// pool is one pool with what is handed out of it.
+type pool struct {
+	poolRecord
+	space    *space
+	serial   uint64
+	made     time.Time
+	asked    int  // times that a chosen subnet was asked for again
+	claiming bool // a block is being claimed
+	rests    map[netip.Addr]bool
+
+	// What the facts say of a network of the cluster, as of the view with this index.
+	viewed uint64
+	stale  bool // the view is older than the binding
+	known  bool // there was a view
+	joined bool
+	self   string
+	blocks []cluster.Block
+	// excluded are addresses of ours that are given, or being given, to other hosts.
+	excluded map[netip.Addr]carveRecord
+	receipts map[netip.Prefix]blockRecord
+	fullAt   time.Time // when no block could be claimed ahead
+}
+
+func newPool(rec poolRecord) *pool {
+	p := &pool{poolRecord: rec, rests: map[netip.Addr]bool{}, excluded: map[netip.Addr]carveRecord{}, receipts: map[netip.Prefix]blockRecord{}}
+	p.space = newSpace(p.subnet())
+	return p
+}
+
+// adopt takes over a record that is on disk.
+func (p *pool) adopt(rec poolRecord, at Moment) {
+	p.poolRecord = rec
+	p.space.subnet = p.subnet()
+	p.known = false
+	p.refresh(at)
+}
+
+// refresh brings what a pool knows of its blocks up to the facts.
+func (p *pool) refresh(at Moment) {
+	switch {
+	case p.known && (p.Shared == "" || p.joined == at.Joined && p.self == at.Self && p.viewed == at.View.Index()):
+		return
+	case p.Shared == "":
+		p.known = true
+		p.space.setParts([]netip.Prefix{p.rangeOf()}, nil, at.Now)
 		return
 	}
-	p.viewed, p.known, p.self = view.Index(), true, self
-	p.stale = view.Index() < p.Since
-	p.blocks = p.believed(view)
+	p.known, p.joined, p.viewed, p.self = true, at.Joined, at.View.Index(), at.Self
+	if !at.Joined { // SECRET was taken away: whose addresses are whose is not known
+		p.stale, p.blocks = true, nil
+		p.space.setParts(nil, nil, at.Now)
+		return
+	}
+	p.stale = at.View.Index() < p.Since
+	p.blocks = p.believed(at.View)
 	var parts []netip.Prefix
 	for _, b := range p.blocks {
 		inRange := p.rangeOf().Contains(b.Prefix.Addr()) && b.Prefix.Bits() >= p.rangeOf().Bits()
@@ -28,7 +74,7 @@ func (p *pool) refresh(view cluster.View, self string, now time.Time) {
 			parts = append(parts, b.Prefix)
 		}
 	}
-	p.space.setParts(parts, p.barred(), now)
+	p.space.setParts(parts, p.barred(), at.Now)
 }
 
 // believed are the blocks that a view shows, and those of ours that it is too old to show. A view from before the binding
@@ -42,7 +88,8 @@ func (p *pool) believed(view cluster.View) []cluster.Block {
 	for _, b := range blocks {
 		shown[b.Prefix] = true
 	}
-	for _, r := range p.receipts {
+	for _, prefix := range slices.SortedFunc(maps.Keys(p.receipts), comparePrefixes) {
+		r := p.receipts[prefix]
 		if !p.stale && r.Index <= view.Index() || r.Node != "" && r.Node != p.self {
 			continue
 		}
@@ -54,20 +101,17 @@ func (p *pool) believed(view cluster.View) []cluster.Block {
 			}
 		}
 	}
-	slices.SortFunc(blocks, func(a, b cluster.Block) int {
-		return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), a.Prefix.Bits()-b.Prefix.Bits())
-	})
+	slices.SortStableFunc(blocks, func(a, b cluster.Block) int { return comparePrefixes(a.Prefix, b.Prefix) })
 	return blocks
 }
 
-// receive writes receipts for the blocks of ours that the facts show. They are for bad times only: if it fails, it is tried
-// again at the next change. i.mu is held.
-func (i *IPAM) receive(p *pool) {
-	if p.stale {
-		return
+// receipt is what a pool's receipts should be, by the facts, and the writes that make them so.
+func (p *pool) receipt() ([]store.Write, map[netip.Prefix]blockRecord) {
+	if p.stale || p.Shared == "" || !p.known {
+		return nil, p.receipts
 	}
 	receipts := map[netip.Prefix]blockRecord{}
-	var writes []store.Write
+	var all []store.Write
 	for _, b := range p.blocks {
 		if !p.ours(b) {
 			continue
@@ -80,26 +124,19 @@ func (i *IPAM) receive(p *pool) {
 		}
 		receipts[b.Prefix] = rec
 		if have, ok := p.receipts[b.Prefix]; !ok || have.Index != rec.Index || have.Node != rec.Node || !slices.Equal(have.Carved, rec.Carved) {
-			write, err := putBlock(rec)
-			if err != nil {
-				return
-			}
-			writes = append(writes, write)
+			all = append(all, putBlock(rec))
 		}
 	}
-	for prefix := range p.receipts {
+	for _, prefix := range slices.SortedFunc(maps.Keys(p.receipts), comparePrefixes) {
 		if _, ok := receipts[prefix]; !ok {
-			writes = append(writes, store.Write{Key: blockKey(p.ID, prefix)})
+			all = append(all, deletion(blockKey(p.ID, prefix)))
 		}
 	}
-	if len(writes) == 0 {
-		return
-	}
-	if err := i.config.Store.Apply(writes...); err != nil {
-		i.config.Logger.WithError(err).WithField("subnet", p.Prefix).Warn("no receipt of address blocks; trying again at the next change")
-		return
-	}
-	p.receipts = receipts
+	return all, receipts
+}
+
+func comparePrefixes(a, b netip.Prefix) int {
+	return cmp.Or(a.Addr().Compare(b.Addr()), a.Bits()-b.Bits())
 }
 
 func (p *pool) ours(b cluster.Block) bool   { return b.Node == p.self && p.self != "" }
@@ -130,8 +167,8 @@ func (p *pool) owner(addr netip.Addr) (cluster.Block, bool) {
 	return owner, owner.Prefix.IsValid()
 }
 
-// mayGive says why an address that is asked for is not ours to give; nil: it is. i.mu is held and the pool refreshed.
-func (i *IPAM) mayGive(p *pool, addr netip.Addr) error {
+// mayGive says why an address that is asked for is not ours to give; nil: it is. The pool is refreshed.
+func (p *pool) mayGive(addr netip.Addr) error {
 	if p.Shared == "" {
 		return nil
 	}
@@ -139,7 +176,7 @@ func (i *IPAM) mayGive(p *pool, addr netip.Addr) error {
 	_, excluded := p.excluded[addr]
 	switch {
 	case p.stale && (!found || !p.ours(owner)):
-		return i.staleError(p)
+		return p.staleError()
 	case !found:
 		return errNobodys
 	case !p.ours(owner):
@@ -153,34 +190,12 @@ func (i *IPAM) mayGive(p *pool, addr netip.Addr) error {
 	return nil
 }
 
-func (i *IPAM) staleError(p *pool) error {
-	if i.config.Cluster == nil {
+func (p *pool) staleError() error {
+	if !p.joined {
 		return fmt.Errorf("%s belongs to a network of a cluster, and this host is in none: SECRET is not set", p.label())
 	}
-	return fmt.Errorf("%s: what this host knows of the cluster (log entry %d) is older than its own part in the network (%d): "+
-		"waiting for the cluster: %w", p.label(), p.viewed, p.Since, cluster.ErrNoQuorum)
-}
-
-// claim makes one more block of a network ours. At most one claim per pool is under way; who comes second finds what
-// the first has claimed. i.mu is not held.
-func (i *IPAM) claim(ctx context.Context, p *pool) error {
-	select {
-	case p.claims <- struct{}{}:
-		defer func() { <-p.claims }()
-	case <-ctx.Done():
-		return fmt.Errorf("waiting for a block to be claimed: %w", ctx.Err())
-	}
-	i.mu.Lock()
-	i.refresh(p)
-	shared, subnet := p.Shared, p.Subnet
-	_, there := p.space.pick(i.now())
-	gone := i.pools[p.ID] != p || shared == ""
-	i.mu.Unlock()
-	if there || gone {
-		return nil
-	}
-	_, err := cluster.ClaimBlock(ctx, i.config.Cluster, shared, subnet)
-	return err
+	return noQuorum("%s: what this host knows of the cluster (log entry %d) is older than its own part in the network (%d): "+
+		"waiting for the cluster", p.label(), p.viewed, p.Since)
 }
 
 // unclaimed is how many addresses of a network's range are in blocks that nobody has, for sentences.
