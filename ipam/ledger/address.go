@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -232,18 +231,20 @@ func (l *Ledger) isBound(at Moment, p *pool) error {
 	return nil
 }
 
-// repeated finds the lease that the same request was given before. One that an endpoint uses was answered, and heard.
+// repeated finds the lease that the same request was given before. One that an endpoint uses was answered, and heard; one that is
+// not this host's any more is not given again.
 func (p *pool) repeated(a ask) *lease {
 	if a.mac == "" {
 		return nil
 	}
-	for _, addr := range slices.SortedFunc(maps.Keys(p.space.leases), netip.Addr.Compare) {
-		l := p.space.leases[addr]
-		if l.MAC == a.mac && l.Endpoint == "" && l.Explicit == a.addr.IsValid() && (!l.Explicit || l.Addr == a.addr) {
-			return l
+	var found *lease
+	for _, l := range p.space.leases {
+		same := l.MAC == a.mac && l.Endpoint == "" && l.Explicit == a.addr.IsValid() && (!l.Explicit || l.Addr == a.addr)
+		if same && p.mayAdopt(l.Addr) == nil && (found == nil || l.Addr.Less(found.Addr)) {
+			found = l
 		}
 	}
-	return nil
+	return found
 }
 
 // mayTake says why an address that was asked for cannot be had.

@@ -32,6 +32,7 @@ func (l *Ledger) ReleaseAddress(at Moment, pool, address string) Move {
 	if errors.Is(err, errUnknownPool) {
 		return done(nil)
 	}
+	p.refresh(at)
 	had := p.space.leases[addr]
 	switch {
 	case had != nil && had.Endpoint != "":
@@ -97,6 +98,11 @@ func (l *Ledger) Use(at Moment, network, endpoint string, addrs []netip.Addr) Mo
 			return done(fmt.Errorf("address %s was not handed out by this host", addr))
 		case had.Endpoint != "" && had.Endpoint != endpoint:
 			return done(fmt.Errorf("address %s is in use by endpoint %s", addr, short(had.Endpoint)))
+		case had.Endpoint == "":
+			p.refresh(at)
+			if err := p.mayAdopt(addr); err != nil {
+				return done(err)
+			}
 		}
 		rec := had.leaseRecord
 		rec.Endpoint = endpoint
@@ -158,6 +164,7 @@ func (l *Ledger) sweep(at Moment, p *pool) Move {
 	if empty && l.pools[p.ID] == p && at.Now.Sub(p.made) >= poolGrace {
 		return l.drop(p)
 	}
+	p.refresh(at)
 	var idle []netip.Addr
 	for _, addr := range slices.SortedFunc(maps.Keys(p.space.leases), netip.Addr.Compare) {
 		switch had := p.space.leases[addr]; {

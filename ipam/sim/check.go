@@ -1,0 +1,257 @@
+package sim
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/carricknet/carrick/cluster"
+	"github.com/carricknet/carrick/ipam/ledger"
+)
+
+// breaks says that a promise is broken. The history ends there.
+func (w *world) breaks(format string, args ...any) {
+	if w.broken == nil {
+		w.broken = fmt.Errorf("after %.3f s: %s", w.now.Seconds(), fmt.Sprintf(format, args...))
+		w.say("BROKEN: %v", w.broken)
+	}
+}
+
+// given takes note of an address that was answered: nobody else may have it, it must be on disk, and one that may be had.
+func (w *world) given(c *container) {
+	w.figures.Given++
+	s := c.nw.def.subnet
+	w.say("%s gets %s", c, c.addr)
+	switch {
+	case !s.Usable(c.addr):
+		w.breaks("%s got %s, which is not for endpoints in %s", c, c.addr, s.Prefix)
+	case !c.explicit && !s.Range.Contains(c.addr):
+		w.breaks("%s got %s, which is not in --ip-range %s", c, c.addr, s.Range)
+	}
+	w.holds(c)
+}
+
+func (w *world) holds(c *container) {
+	if _, fenced := w.newest().Fenced(c.h.id); fenced {
+		return // the others do not listen to it any more
+	}
+	if other := w.holders[c.place()]; other != nil {
+		w.breaks("%s and %s both have %s of %s", other, c, c.addr, c.nw.def.subnet.Prefix)
+		return
+	}
+	c.holds = true
+	w.holders[c.place()] = c
+	w.owned(c)
+	if !c.leased() {
+		w.breaks("%s has %s, and nothing on disk says so", c, c.addr)
+	}
+}
+
+func (c *container) leased() bool { return c.h.disk["lease/"+c.nw.pool+"/"+c.addr.String()] != nil }
+
+// lets takes note that a container has no address any more.
+func (w *world) lets(c *container) {
+	if c.holds {
+		delete(w.holders, c.place())
+		c.holds = false
+	}
+}
+
+// regains is a container whose host became another node, and has its address again or not.
+func (w *world) regains(c *container) {
+	if owner, found := w.newest().Owner(c.nw.def.shared, c.addr); !c.holds && c.used && found && owner.Node == c.h.id {
+		w.holds(c)
+	}
+}
+
+// owned checks that an address in use lies in its host's own block.
+func (w *world) owned(c *container) {
+	owner, found := w.newest().Owner(c.nw.def.shared, c.addr)
+	if !found || owner.Node != c.h.id {
+		w.breaks("%s has %s, which is in block %s of %q", c, c.addr, owner.Prefix, owner.Node)
+	}
+}
+
+// check looks at all that the last event may have changed.
+func (w *world) check() {
+	if w.checked < w.head() {
+		w.checked = w.head()
+		w.fences()
+		for _, at := range slices.SortedFunc(maps.Keys(w.holders), comparePlaces) {
+			w.owned(w.holders[at])
+		}
+		w.blocks()
+	}
+	if w.disks != w.diskChanges {
+		w.disks = w.diskChanges
+		for at, c := range w.holders {
+			if !c.leased() {
+				w.breaks("%s has %s, and the lease is gone", c, at.addr)
+			}
+		}
+	}
+}
+
+func comparePlaces(a, b place) int {
+	if c := strings.Compare(a.shared, b.shared); c != 0 {
+		return c
+	}
+	return a.addr.Compare(b.addr)
+}
+
+// fences ends what forgotten hosts had: the others keep their frames out.
+func (w *world) fences() {
+	for _, at := range slices.SortedFunc(maps.Keys(w.holders), comparePlaces) {
+		c := w.holders[at]
+		if _, fenced := w.newest().Fenced(c.h.id); fenced {
+			w.lets(c)
+		}
+	}
+}
+
+// blocks checks that no block overlaps another, but for single addresses that were carved out, and belongs to a node that has the
+// network.
+func (w *world) blocks() {
+	v := w.newest()
+	for _, shared := range w.sharedNets() {
+		var last cluster.Block
+		for _, b := range v.Blocks(shared) {
+			if last.Prefix.IsValid() && last.Prefix.Overlaps(b.Prefix) && !b.Prefix.IsSingleIP() {
+				w.breaks("blocks %s and %s overlap", last.Prefix, b.Prefix)
+			}
+			if !b.Prefix.IsSingleIP() {
+				last = b
+			}
+			if _, there := v.Get("attend/" + shared + "/" + b.Node); !there {
+				w.breaks("block %s is that of %s, which does not have the network", b.Prefix, b.Node)
+			}
+		}
+	}
+}
+
+// oldest checks that of the addresses that came back to this process, the one that came first is given first.
+func (w *world) oldest(p *process, move ledger.Move) {
+	for _, wr := range move.Writes {
+		n := slices.Index(p.freed, wr.Key)
+		if n < 0 || wr.Value == nil || !w.calm() || bytes.Contains(wr.Value, []byte(`"explicit"`)) {
+			continue
+		}
+		at := strings.LastIndexByte(wr.Key, '/')
+		for _, earlier := range p.freed[:n] {
+			if addr, same := strings.CutPrefix(earlier, wr.Key[:at+1]); same && p.mayGive(wr.Key[:at], netip.MustParseAddr(addr)) {
+				w.breaks("%s gives %s, although %s was released before it", p.h.name, wr.Key, addr)
+			}
+		}
+	}
+}
+
+// mayGive says whether a dynamic address of a pool is this host's, as far as it knows, and free.
+func (p *process) mayGive(lease string, addr netip.Addr) bool {
+	pool := strings.TrimPrefix(lease, "lease/")
+	for _, nw := range p.h.engine.nets {
+		if nw.pool != pool || !nw.def.subnet.Range.Contains(addr) || p.h.disk["carve/"+pool+"/"+addr.String()] != nil {
+			continue
+		}
+		owner, found := p.h.w.log[p.h.at].Owner(nw.def.shared, addr)
+		return found && owner.Node == p.h.id
+	}
+	return false
+}
+
+func (w *world) calm() bool { return !w.faulty && w.now-w.calmed > 20*time.Second }
+
+// refused takes note of a refusal. Once all is well, it has to be deserved.
+func (w *world) refused(c *container, asked string, err error) {
+	w.figures.Refused++
+	w.say("%s is refused %q: %v", c, asked, err)
+	if !w.calm() {
+		return
+	}
+	s, v := c.nw.def.subnet, w.newest()
+	if asked != "" {
+		addr := netip.MustParseAddr(asked)
+		if strings.Contains(err.Error(), "is being given to") || strings.Contains(err.Error(), "is asking for it") {
+			return // by who asked a moment before; that it comes to an end is checked in waiting
+		}
+		if _, held := w.holders[place{c.nw.def.shared, addr}]; !held && s.Usable(addr) && !w.leasedAnywhere(c.nw.def.shared, addr) {
+			w.breaks("%s is refused %s, which nobody has: %v", c, asked, err)
+		}
+		return
+	}
+	if !strings.Contains(err.Error(), "no address left") {
+		w.breaks("%s is refused an address: %v", c, err)
+		return
+	}
+	for addr := s.Range.Addr(); s.Range.Contains(addr) && s.Range.Addr().BitLen()-s.Range.Bits() <= 8; addr = addr.Next() {
+		owner, found := v.Owner(c.nw.def.shared, addr)
+		if s.Usable(addr) && (!found || owner.Node == c.h.id) && !w.leasedAnywhere(c.nw.def.shared, addr) {
+			w.breaks("%s is refused an address, and %s is free: %v", c, addr, err)
+			return
+		}
+	}
+}
+
+// leasedAnywhere says whether a host has an address handed out, or is giving it to another.
+func (w *world) leasedAnywhere(shared string, addr netip.Addr) bool {
+	return slices.ContainsFunc(w.hosts, func(h *host) bool {
+		for key := range h.disk {
+			if (strings.HasPrefix(key, "lease/") || strings.HasPrefix(key, "carve/")) && strings.HasSuffix(key, "/"+addr.String()) {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// empty checks that nothing is left when every container and network was removed.
+func (w *world) empty() {
+	for _, below := range []string{"attend/", "block/", "want/", "network/", "reserve/"} {
+		for f := range w.newest().Prefix(below) {
+			w.breaks("left behind in the cluster: %s %s", f.Key, f.Value)
+		}
+	}
+	for _, h := range w.hosts {
+		for _, key := range slices.Sorted(maps.Keys(h.disk)) {
+			// A pool that was asked for, and of which nobody here will ever know what became: another driver may have it.
+			if strings.HasPrefix(key, "pool/") && !bytes.Contains(h.disk[key], []byte(`"network"`)) {
+				continue
+			}
+			w.breaks("left behind on %s: %s %s", h.name, key, h.disk[key])
+		}
+	}
+}
+
+// waiting checks that nobody waits for an answer any more, and that what is leased is what containers have.
+func (w *world) waiting() {
+	for _, shared := range w.sharedNets() {
+		for _, want := range w.newest().Wants(shared) {
+			w.breaks("a question is still there: %+v", want)
+		}
+	}
+	for _, h := range w.hosts {
+		for key, value := range h.read("carve/") {
+			addr := netip.MustParseAddr(key[strings.LastIndexByte(key, '/')+1:])
+			for _, n := range w.nets {
+				if owner, found := w.newest().Owner(n.shared, addr); n.subnet.Prefix.Contains(addr) && found && owner.Node == h.id {
+					w.breaks("%s keeps %s for others, and it is its own: %s", h.name, addr, value)
+				}
+			}
+		}
+		for _, pool := range h.process.ledger.Status(h.process.moment()) {
+			w.leases(h, pool)
+		}
+	}
+}
+
+// leases checks that each lease of a network is a container's.
+func (w *world) leases(h *host, pool ledger.PoolStatus) {
+	for _, lease := range pool.Leases {
+		if pool.Network != "" && lease.Endpoint == "" {
+			w.breaks("%s still has %s, which no container has", h.name, lease.Addr)
+		}
+	}
+}

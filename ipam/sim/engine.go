@@ -1,0 +1,342 @@
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/carricknet/carrick/cluster"
+	"github.com/carricknet/carrick/ipam/ledger"
+)
+
+// retryTime is how long an engine repeats a call that the plugin did not answer.
+const retryTime = 15 * time.Second
+
+// engine is a host's Docker, and what our driver has on disk of its networks.
+type engine struct {
+	h       *host
+	run     int                 // counts its starts: what an earlier one did is over
+	nets    map[string]*network // by the cluster's identifier
+	leaving map[string]bool     // networks that the cluster has to hear of yet
+}
+
+// network is one network on one host.
+type network struct {
+	def        netDef
+	id         string // Docker's
+	pool       string
+	half       bool // the driver has begun to make or to remove it
+	made       bool
+	underWay   bool // the engine is making or removing it
+	containers []*container
+}
+
+// container is one endpoint.
+type container struct {
+	h        *host
+	nw       *network
+	mac      string
+	endpoint string
+	explicit bool
+	used     bool // the driver has it on disk
+	addr     netip.Addr
+	holds    bool // it has the address, and nobody else may
+}
+
+func (c *container) place() place { return place{c.nw.def.shared, c.addr} }
+
+func (c *container) String() string { return c.h.name + "/" + c.endpoint }
+
+// retry calls the plugin, and again when it dies.
+func (t *task) retry(h *host, start func(*ledger.Ledger, ledger.Moment) ledger.Move) (ledger.Answer, error) {
+	began := t.w.now
+	for {
+		answer, err := t.call(h.process, start)
+		if !errors.Is(err, errDied) || t.w.now-began > retryTime {
+			return answer, err
+		}
+		t.sleep(t.w.within(200*time.Millisecond, 2*time.Second))
+	}
+}
+
+// decide makes a plan a fact.
+func (t *task) decide(p *process, plan func(cluster.View) (cluster.Txn, error)) error {
+	deadline := t.w.now + ledger.AnswerTime
+	for {
+		if p == nil || p.dead {
+			return errDied
+		}
+		txn, err := plan(t.w.log[p.h.at])
+		if err != nil || len(txn.Then) == 0 {
+			return err
+		}
+		if err = t.propose(p, txn, deadline); !errors.Is(err, cluster.ErrConflict) {
+			return err
+		}
+	}
+}
+
+// create is `docker network create`.
+func (e *engine) create(t *task, def netDef) {
+	if e.nets[def.shared] != nil {
+		return
+	}
+	e.h.w.serial++
+	nw := &network{def: def, id: fmt.Sprintf("%s-net%d", e.h.name, e.h.w.serial), underWay: true}
+	e.nets[def.shared] = nw
+	run := e.run
+	err := e.make(t, nw)
+	if e.run != run { // the engine that asked is no more; what is half is removed by the driver, now or at its next start
+		for nw.half && e.unbind(t, nw) != nil && e.h.process != nil && e.h.process.ready {
+			t.sleep(time.Second)
+		}
+		return
+	}
+	nw.underWay = false
+	if err == nil {
+		e.h.w.say("%s: has network %s", e.h.name, def.subnet.Prefix)
+		return
+	}
+	e.h.w.say("%s: no network %s: %v", e.h.name, def.subnet.Prefix, err)
+	e.destroy(t, nw)
+}
+
+func (e *engine) make(t *task, nw *network) error {
+	h := e.h
+	r := ledger.PoolRequest{Space: ledger.LocalSpace, Pool: nw.def.subnet.Prefix.String(), V6: nw.def.subnet.Prefix.Addr().Is6()}
+	if nw.def.subnet.Range != nw.def.subnet.Prefix {
+		r.SubPool = nw.def.subnet.Range.String()
+	}
+	answer, err := t.retry(h, func(l *ledger.Ledger, at ledger.Moment) ledger.Move { return l.RequestPool(at, r, nil) })
+	if err != nil {
+		return err
+	}
+	nw.pool = answer.Pool
+	if _, err := t.retry(h, func(l *ledger.Ledger, at ledger.Moment) ledger.Move {
+		return l.RequestAddress(at, nw.pool, "", gatewayOption)
+	}); err != nil {
+		return err
+	}
+	began, run := t.w.now, e.run
+	for {
+		if e.run != run {
+			return errGone
+		}
+		nw.half = true
+		err := e.driver(t, nw, e.enter)
+		if err == nil {
+			nw.half, nw.made = false, true
+			return nil
+		}
+		if !errors.Is(err, errDied) || t.w.now-began > retryTime {
+			return err
+		}
+		t.sleep(time.Second)
+	}
+}
+
+var errGone = errors.New("it is gone")
+
+// driver has the driver do something about a network. It does one thing at a time.
+func (e *engine) driver(t *task, nw *network, do func(*task, *network) error) error {
+	p := e.h.process
+	for p != nil && !p.dead && p.turns[nw] {
+		t.sleep(20 * time.Millisecond)
+	}
+	if p == nil || p.dead {
+		return errDied
+	}
+	if e.nets[nw.def.shared] != nw {
+		return errGone
+	}
+	p.turns[nw] = true
+	defer delete(p.turns, nw)
+	return do(t, nw)
+}
+
+var gatewayOption = map[string]string{"RequestAddressType": "com.docker.network.gateway"}
+
+// enter is what the driver does of the creation, and again after a start: the cluster is told, and the pools are bound.
+func (e *engine) enter(t *task, nw *network) error {
+	p := e.h.process
+	if err := t.member(p, nw.def.shared); err != nil {
+		return err
+	}
+	want := cluster.Network{Mode: "overlay", MTU: 1450, Subnets: []cluster.Subnet{nw.def.subnet}}
+	err := t.decide(p, func(v cluster.View) (cluster.Txn, error) {
+		_, txn, err := cluster.PlanJoin(v, named(want), cluster.Defaults{}, e.h.id)
+		return txn, err
+	})
+	p.memberDone(nw.def.shared)
+	if err != nil {
+		return err
+	}
+	_, err = t.call(p, func(l *ledger.Ledger, at ledger.Moment) ledger.Move {
+		return l.Bind(at, nw.id, nw.def.shared, []cluster.Subnet{nw.def.subnet})
+	})
+	return err
+}
+
+// named gives a network the identifier that its subnets have.
+func named(n cluster.Network) cluster.Network {
+	n.Version, n.ID = 1, cluster.NetworkID("", n.Subnets)
+	return n
+}
+
+// member takes the turn of what joins and leaves a network.
+func (t *task) member(p *process, shared string) error {
+	for p != nil && !p.dead && p.members[shared] {
+		t.sleep(20 * time.Millisecond)
+	}
+	if p == nil || p.dead {
+		return errDied
+	}
+	p.members[shared] = true
+	return nil
+}
+
+func (p *process) memberDone(shared string) { delete(p.members, shared) }
+
+// remove is `docker network rm`.
+func (e *engine) remove(t *task, nw *network) {
+	if nw.underWay || len(nw.containers) > 0 || e.nets[nw.def.shared] != nw {
+		return
+	}
+	nw.underWay, nw.made = true, false
+	e.destroy(t, nw)
+}
+
+// destroy is the end of a network, made or not.
+func (e *engine) destroy(t *task, nw *network) {
+	began := t.w.now
+	for {
+		err := e.unbind(t, nw)
+		if err == nil || errors.Is(err, errGone) {
+			break
+		}
+		if t.w.now-began > retryTime { // the engine forgets it whatever it is answered; the driver goes on
+			break
+		}
+		t.sleep(500 * time.Millisecond)
+	}
+	_, _ = t.retry(e.h, func(l *ledger.Ledger, at ledger.Moment) ledger.Move {
+		return l.ReleaseAddress(at, nw.pool, nw.def.subnet.Gateway.String())
+	})
+	_, _ = t.retry(e.h, func(l *ledger.Ledger, at ledger.Moment) ledger.Move { return l.ReleasePool(at, nw.pool) })
+	nw.underWay = false
+}
+
+// unbind is what the driver does of the removal.
+func (e *engine) unbind(t *task, nw *network) error { return e.driver(t, nw, e.exit) }
+
+func (e *engine) exit(t *task, nw *network) error {
+	nw.half, nw.made = true, false
+	if _, err := t.call(e.h.process, func(l *ledger.Ledger, at ledger.Moment) ledger.Move { return l.Unbind(at, nw.id) }); err != nil {
+		return err
+	}
+	if e.nets[nw.def.shared] == nw {
+		e.h.w.say("%s: network %s is gone", e.h.name, nw.def.subnet.Prefix)
+		delete(e.nets, nw.def.shared)
+		e.leaving[nw.def.shared] = true
+	}
+	return nil
+}
+
+// leaveAll tells the cluster what has left this host.
+func (p *process) leaveAll(t *task) {
+	e := p.h.engine
+	for _, shared := range slices.Sorted(maps.Keys(e.leaving)) {
+		if t.member(p, shared) != nil {
+			return
+		}
+		if e.nets[shared] != nil {
+			delete(e.leaving, shared) // made again meanwhile
+		} else if err := t.decide(p, func(v cluster.View) (cluster.Txn, error) { return cluster.PlanLeave(v, shared, p.h.id), nil }); err == nil {
+			delete(e.leaving, shared)
+		}
+		if p.dead {
+			return
+		}
+		p.memberDone(shared)
+	}
+}
+
+// live is the life of a container.
+func (e *engine) live(t *task, nw *network, lifetime time.Duration) {
+	w, h, run := t.w, e.h, e.run
+	w.serial++
+	c := &container{h: h, nw: nw, mac: fmt.Sprintf("02:00:00:%02x:%02x:%02x", w.serial>>16&255, w.serial>>8&255, w.serial&255), endpoint: fmt.Sprint("endpoint", w.serial)}
+	asked := ""
+	if w.chance(0.2) {
+		asked, c.explicit = w.someAddress(nw.def.subnet.Prefix).String(), true
+	}
+	nw.containers = append(nw.containers, c)
+	over := func() bool { return e.run != run }
+	defer func() {
+		if !over() {
+			nw.containers = slices.DeleteFunc(nw.containers, func(o *container) bool { return o == c })
+		}
+	}()
+	request := func(l *ledger.Ledger, at ledger.Moment) ledger.Move {
+		return l.RequestAddress(at, nw.pool, asked, map[string]string{"com.docker.network.endpoint.macaddress": c.mac})
+	}
+	answer, err := t.retry(h, request)
+	if over() {
+		return
+	}
+	if err != nil {
+		w.refused(c, asked, err)
+		return
+	}
+	c.addr = answer.Prefix.Addr()
+	w.given(c)
+	if w.faulty && w.chance(0.05) {
+		if again, err := t.retry(h, request); err == nil && again != answer && !over() {
+			w.breaks("%s asked twice and got %s and %s", c, answer.Prefix, again.Prefix)
+		}
+	}
+	for n := 0; !over(); n++ {
+		_, err = t.call(h.process, func(l *ledger.Ledger, at ledger.Moment) ledger.Move {
+			return l.Use(at, nw.id, c.endpoint, []netip.Addr{c.addr})
+		})
+		if !errors.Is(err, errDied) || n > 5 {
+			break
+		}
+		t.sleep(time.Second)
+	}
+	if c.used = err == nil; c.used && !over() {
+		t.sleep(lifetime)
+	}
+	if over() {
+		return
+	}
+	e.end(t, c)
+}
+
+// end is the end of a container: its endpoint is deleted, and its address released, once or more often or never.
+func (e *engine) end(t *task, c *container) {
+	w := t.w
+	w.lets(c)
+	c.used = false
+	_, _ = t.retry(e.h, func(l *ledger.Ledger, at ledger.Moment) ledger.Move { return l.Unuse(at, c.endpoint) })
+	if w.faulty && w.chance(0.05) {
+		return
+	}
+	pool := c.nw.pool
+	release := func(l *ledger.Ledger, at ledger.Moment) ledger.Move {
+		return l.ReleaseAddress(at, pool, c.addr.String())
+	}
+	_, _ = t.retry(e.h, release)
+}
+
+// someAddress is one that users would name: near the beginning.
+func (w *world) someAddress(p netip.Prefix) netip.Addr {
+	b := p.Addr().AsSlice()
+	host := len(b)*8 - p.Bits()
+	b[len(b)-1] |= byte(w.IntN(40)) & byte(1<<min(8, host)-1)
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}

@@ -1,0 +1,262 @@
+package sim
+
+import (
+	"slices"
+	"time"
+
+	"github.com/carricknet/carrick/cluster"
+)
+
+// Plan is what a history is played from.
+type Plan struct {
+	Seed  uint64
+	Hosts int
+	Flaw  Flaw                 // none, but where the checks are checked
+	Trace func(string, ...any) // nil, or where every event goes
+}
+
+// Figures are sums over histories.
+type Figures struct {
+	Given, Refused, Proposals, LostAnswers, Kills, PowerLosses, Cuts, Forgotten, DiskErrors int
+}
+
+// Add adds the figures of another history.
+func (f *Figures) Add(o Figures) {
+	f.Given += o.Given
+	f.Refused += o.Refused
+	f.Proposals += o.Proposals
+	f.LostAnswers += o.LostAnswers
+	f.Kills += o.Kills
+	f.PowerLosses += o.PowerLosses
+	f.Cuts += o.Cuts
+	f.Forgotten += o.Forgotten
+	f.DiskErrors += o.DiskErrors
+}
+
+// Flaw is something that is wrong with the world, so that promises have to break.
+type Flaw string
+
+// Flaws of the world. Those of the ledger are in package ledger, behind a build tag.
+const (
+	NoFlaw                Flaw = ""
+	FlawBlindLog          Flaw = "the log does not look at conditions"
+	FlawLostWrites        Flaw = "the disk forgets what it has said is there"
+	FlawConflictIsSuccess Flaw = "a conflict is answered as a success"
+	FlawLogTakesFenced    Flaw = "the log takes what a forgotten host proposed"
+	FlawOldDisk           Flaw = "a disk goes back to an older copy"
+	FlawTwoPlugins        Flaw = "two hosts have one identity"
+)
+
+// faultTime is how long faults happen, and settleTime how long it may take until all is well again: a lease that nobody
+// uses is found after 60 s at two looks, 15 s apart.
+const (
+	faultTime  = 40 * time.Second
+	settleTime = 130 * time.Second
+)
+
+// Play plays one history. An error is a broken promise.
+func Play(plan Plan) (Figures, error) {
+	w := newWorld(plan)
+	w.trace = plan.Trace
+	defer func() {
+		for _, stop := range w.stops {
+			stop()
+		}
+	}()
+	for _, h := range w.hosts {
+		w.start(h.engine.works)
+	}
+	w.start(w.faults)
+	w.run(faultTime)
+	w.heal()
+	w.run(faultTime + settleTime)
+	if w.broken == nil {
+		w.waiting()
+	}
+	w.start(w.finish)
+	w.run(faultTime + settleTime + 120*time.Second)
+	if w.broken == nil {
+		w.empty()
+	}
+	return w.figures, w.broken
+}
+
+// works is what users of a host do: networks come and go, and containers.
+func (e *engine) works(t *task) {
+	w := t.w
+	for w.faulty {
+		t.sleep(w.within(0, 3*time.Second))
+		def := w.nets[w.IntN(len(w.nets))]
+		nw := e.nets[def.shared]
+		switch {
+		case nw == nil:
+			w.start(func(t *task) { e.create(t, def) })
+		case nw.made && len(nw.containers) == 0 && w.chance(0.2):
+			w.start(func(t *task) { e.remove(t, nw) })
+		case nw.made && len(nw.containers) < 12:
+			for range 1 + w.IntN(3) {
+				lifetime := w.within(0, 15*time.Second)
+				w.start(func(t *task) { e.live(t, nw, lifetime) })
+			}
+		}
+	}
+}
+
+// faults is what goes wrong from outside.
+func (w *world) faults(t *task) {
+	for w.faulty {
+		t.sleep(w.within(0, 4*time.Second))
+		if !w.faulty {
+			return
+		}
+		h := w.hosts[w.IntN(len(w.hosts))]
+		switch n := w.IntN(20); {
+		case n < 8:
+			h.kill()
+			w.after(w.within(0, 6*time.Second), h.boot)
+		case n < 11:
+			h.loses()
+			w.after(w.within(time.Second, 15*time.Second), h.boot)
+		case n < 17:
+			w.cuts()
+		case n < 18:
+			w.say("the engine of %s dies", h.name)
+			h.engine.dies()
+		case h.w.quorum(h):
+			w.start(func(t *task) { w.forget(t, h) })
+		}
+	}
+}
+
+// loses is the loss of power: whatever was going on ends.
+func (h *host) loses() {
+	h.w.say("%s loses power", h.name)
+	h.w.figures.PowerLosses++
+	h.kill()
+	h.engine.dies()
+}
+
+// dies ends an engine with its containers. The next one deletes the endpoints that it still knows, some of them.
+func (e *engine) dies() {
+	e.run++
+	w := e.h.w
+	for _, shared := range w.sharedNets() {
+		nw := e.nets[shared]
+		if nw == nil {
+			continue
+		}
+		nw.underWay = false
+		stale := nw.containers
+		for _, c := range stale {
+			w.lets(c)
+		}
+		run := e.run
+		w.start(func(t *task) {
+			t.sleep(w.within(time.Second, 10*time.Second))
+			for _, c := range stale {
+				if e.run == run && c.addr.IsValid() {
+					e.end(t, c)
+				}
+			}
+			if e.run == run {
+				nw.containers = slices.DeleteFunc(nw.containers, func(c *container) bool { return slices.Contains(stale, c) })
+			}
+		})
+	}
+}
+
+// cuts parts the hosts anew: one alone, two sides, or all together again.
+func (w *world) cuts() {
+	w.figures.Cuts++
+	part := w.IntN(3)
+	for _, h := range w.hosts {
+		was := h.cut
+		h.cut = part > 0 && w.chance([]float64{0, 0.2, 0.5}[part])
+		if was && !h.cut {
+			w.tell(h, w.head())
+		}
+		if h.cut {
+			w.say("%s is cut off", h.name)
+		}
+	}
+}
+
+// forget takes a host out of the cluster that may be alive. When it hears of it, it joins as a new node.
+func (w *world) forget(t *task, h *host) {
+	by := w.hosts[w.IntN(len(w.hosts))]
+	if by == h || by.process == nil {
+		return
+	}
+	id := h.id
+	if err := t.decide(by.process, func(v cluster.View) (cluster.Txn, error) { return cluster.PlanForget(v, id) }); err != nil {
+		return
+	}
+	w.figures.Forgotten++
+	w.say("%s is forgotten", h.name)
+	t.sleep(w.within(0, 10*time.Second))
+	h.rejoin(t)
+}
+
+// rejoin makes a forgotten host a new node, when it reaches the others.
+func (h *host) rejoin(t *task) {
+	for {
+		if _, fenced := h.w.newest().Fenced(h.id); !fenced {
+			return
+		}
+		if !h.cut {
+			h.kill()
+			h.renew()
+			h.w.say("%s is now %s", h.name, h.id)
+			h.w.register(h)
+			h.boot()
+			return
+		}
+		t.sleep(time.Second)
+	}
+}
+
+// heal ends all faults.
+func (w *world) heal() {
+	w.say("all is well")
+	w.faulty, w.calmed = false, w.now
+	for _, h := range w.hosts {
+		h.cut = false
+		h.boot()
+		w.tell(h, w.head())
+		w.start(h.rejoin)
+	}
+	w.after(100*time.Second, func() {
+		for _, h := range w.hosts {
+			w.start(h.engine.fills)
+		}
+	})
+}
+
+// fills starts containers until there is no more room, or enough: who is refused then has to be told why.
+func (e *engine) fills(t *task) {
+	w := t.w
+	for _, shared := range w.sharedNets() {
+		if nw := e.nets[shared]; nw != nil && nw.made {
+			for range 1 + w.IntN(4) {
+				w.start(func(t *task) { e.live(t, nw, 5*time.Second) })
+				t.sleep(w.within(0, 200*time.Millisecond))
+			}
+		}
+	}
+}
+
+// finish removes everything.
+func (w *world) finish(*task) {
+	for _, h := range w.hosts {
+		for _, shared := range w.sharedNets() {
+			w.start(func(t *task) {
+				for range 60 {
+					if nw := h.engine.nets[shared]; nw != nil && len(nw.containers) == 0 {
+						h.engine.remove(t, nw)
+					}
+					t.sleep(time.Second)
+				}
+			})
+		}
+	}
+}

@@ -1,0 +1,104 @@
+package sim
+
+import (
+	"errors"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/carricknet/carrick/cluster"
+	"github.com/carricknet/carrick/ipam/ledger"
+)
+
+// keep is what the plugin does by itself: as IPAM.Run, and what the driver has to tell the cluster.
+func (p *process) keep(t *task) {
+	swept := t.w.now
+	for !p.dead {
+		if t.w.now-swept >= ledger.SweepEvery {
+			swept = t.w.now
+			_, _ = t.call(p, func(l *ledger.Ledger, at ledger.Moment) ledger.Move { return l.Sweep(at) })
+		}
+		_, _ = t.call(p, func(l *ledger.Ledger, at ledger.Moment) ledger.Move { return l.Keep(at) })
+		if p.dead {
+			return
+		}
+		if len(p.h.engine.leaving) > 0 && p.ready {
+			p.leaveAll(t)
+		}
+		if p.dead {
+			return
+		}
+		t.rest(p, t.w.within(time.Second, 3*time.Second))
+	}
+}
+
+// rest waits for news, or for that time.
+func (t *task) rest(p *process, d time.Duration) {
+	woken := false
+	wake := func() {
+		if !woken {
+			woken = true
+			t.wake()
+		}
+	}
+	p.watch = append(p.watch, wake)
+	t.w.after(d, wake)
+	t.pause()
+}
+
+// restore is what the driver does at its start: networks are bound again, half ones removed.
+func (p *process) restore(t *task) {
+	e := p.h.engine
+	for _, shared := range slices.Sorted(maps.Keys(e.nets)) {
+		nw := e.nets[shared]
+		for nw != nil && !p.dead {
+			var err error
+			switch {
+			case nw.underWay || e.nets[shared] != nw:
+				nw = nil
+				continue
+			case nw.half:
+				err = e.unbind(t, nw)
+			default:
+				err = e.driver(t, nw, p.rebind)
+			}
+			if err == nil || errors.Is(err, errGone) {
+				break
+			}
+			t.sleep(time.Second)
+		}
+	}
+	p.ready = true
+}
+
+func (p *process) rebind(t *task, nw *network) error {
+	err := p.h.engine.enter(t, nw)
+	if err != nil || p.dead || nw.half {
+		return err
+	}
+	used := slices.Clone(nw.containers)
+	for _, c := range used {
+		if c.used {
+			_, err := t.call(p, func(l *ledger.Ledger, at ledger.Moment) ledger.Move {
+				return l.Use(at, nw.id, c.endpoint, []netip.Addr{c.addr})
+			})
+			if errors.Is(err, errDied) || errors.Is(err, errDisk) {
+				return err
+			}
+			if err != nil && c.used {
+				t.w.breaks("%s has %s, and the plugin says after its start: %v", c, c.addr, err)
+			}
+		}
+	}
+	if _, err := t.call(p, func(l *ledger.Ledger, at ledger.Moment) ledger.Move { return l.Reown(at, nw.id) }); err != nil {
+		if errors.Is(err, cluster.ErrNoQuorum) {
+			return nil // it is tried again at the next start, and alarmed until then
+		}
+		return err
+	}
+	for _, c := range used {
+		t.w.regains(c)
+	}
+	return nil
+}
