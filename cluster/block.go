@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -50,6 +51,9 @@ func decodeBlock(f Fact) (Block, error) {
 	if err != nil {
 		return Block{}, fmt.Errorf("%s: %w", f.Key, err)
 	}
+	if node, ok := plainBlock(f.Value); ok {
+		return Block{prefix, node, f.Index}, nil
+	}
 	if err := json.Unmarshal(f.Value, &fact); err != nil {
 		return Block{}, fmt.Errorf("%s: %w", f.Key, err)
 	}
@@ -58,6 +62,18 @@ func decodeBlock(f Fact) (Block, error) {
 	}
 	return Block{prefix, fact.Node, f.Index}, nil
 }
+
+// plainBlock reads a fact as BlockOp writes it: there are many of them, and they are looked at often.
+func plainBlock(value []byte) (node string, ok bool) {
+	rest, ok := bytes.CutPrefix(value, plainBegin)
+	if !ok {
+		return "", false
+	}
+	rest, ok = bytes.CutSuffix(rest, plainEnd)
+	return string(rest), ok && !bytes.ContainsAny(rest, `"\\`)
+}
+
+var plainBegin, plainEnd = fmt.Appendf(nil, `{"v":%d,"node":"`, blockVersion), []byte(`"}`)
 
 // Blocks returns the blocks of a network, carved-out addresses among them, by their prefixes. One that is not understood
 // belongs to nobody we know: its Node is empty.

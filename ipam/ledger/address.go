@@ -207,7 +207,7 @@ func (l *Ledger) lastly(at Moment, id string, a ask, cause error) Move {
 		return done(err)
 	}
 	p.refresh(at)
-	if addr, err := p.pick(at); err == nil {
+	if addr, err := p.pick(at); err == nil && !flawed(flawFullAtOnce) {
 		return l.grant(at, p, addr, a)
 	}
 	return done(p.exhausted(cause))
@@ -234,13 +234,13 @@ func (l *Ledger) isBound(at Moment, p *pool) error {
 // repeated finds the lease that the same request was given before. One that an endpoint uses was answered, and heard; one that is
 // not this host's any more is not given again.
 func (p *pool) repeated(a ask) *lease {
-	if a.mac == "" {
+	if a.mac == "" || flawed(flawRepetitionGivesAnother) {
 		return nil
 	}
 	var found *lease
 	for _, l := range p.space.leases {
 		same := l.MAC == a.mac && l.Endpoint == "" && l.Explicit == a.addr.IsValid() && (!l.Explicit || l.Addr == a.addr)
-		if same && p.mayAdopt(l.Addr) == nil && (found == nil || l.Addr.Less(found.Addr)) {
+		if same && (p.mayAdopt(l.Addr) == nil || flawed(flawStrayIsGivenAgain)) && (found == nil || l.Addr.Less(found.Addr)) {
 			found = l
 		}
 	}
@@ -258,6 +258,7 @@ func (p *pool) mayTake(at Moment, addr netip.Addr) error {
 		return fmt.Errorf("address %s is the gateway of subnet %s", addr, p.Prefix)
 	case !subnet.Usable(addr):
 		return fmt.Errorf("address %s is an --aux-address of subnet %s", addr, p.Prefix)
+	case l != nil && flawed(flawExplicitIsTaken):
 	case l != nil && l.Endpoint != "":
 		return fmt.Errorf("address %s is in use by endpoint %s", addr, short(l.Endpoint))
 	case l != nil && l.gone && at.Now.Sub(l.idle) >= releaseGrace:
@@ -303,6 +304,14 @@ func (l *Ledger) grant(at Moment, p *pool, addr netip.Addr, a ask) Move {
 	}
 	n := p.space.part(addr)
 	doubt := at.Now.Sub(l.began) < releaseGrace && (p.space.before[addr] || n >= 0 && p.space.parts[n].vast())
+	if flawed(flawGivenBeforeDisk) {
+		m := write(all, nil)
+		m.next = func(at Moment, _ error) Move {
+			p.space.take(addr, &lease{leaseRecord: rec, idle: at.Now})
+			return p.gives(addr)
+		}
+		return m
+	}
 	return write(all, func(at Moment) Move {
 		p.receipts = receipts
 		delete(p.rests, addr)

@@ -71,7 +71,7 @@ func (l *Ledger) Bind(at Moment, network, shared string, subnets []cluster.Subne
 			return m
 		}
 		return then(at, l.settle(at, shared, bindings), func(at Moment, m Move) Move {
-			if m.Err != nil {
+			if m.Err != nil && !flawed(flawHalfBound) {
 				return then(at, l.record(bindings, func(b binding) poolRecord { return b.before }), func(_ Moment, undone Move) Move {
 					return done(errors.Join(m.Err, undone.Err))
 				})
@@ -170,6 +170,9 @@ func (p *pool) receive(at Moment) Move {
 func (l *Ledger) settle(at Moment, shared string, bindings []binding) Move {
 	if !slices.ContainsFunc(bindings, func(b binding) bool { return b.after.Since == unsettled }) {
 		return done(nil)
+	}
+	if flawed(flawBindsToOldFacts) {
+		return l.firstBlocks(at, shared, bindings, 0, 0)
 	}
 	return attend(at, shared, func(at Moment, err error) Move {
 		if err != nil {

@@ -77,7 +77,7 @@ func (q question) answered(at Moment) (bool, error) {
 // withdraw removes a question of ours. If that fails it stays until the next round of Keep removes it.
 func (q question) withdraw(at Moment, after func(Moment) Move) Move {
 	txn := cluster.PlanWithdraw(at.View, q.shared, q.addr, at.Self)
-	if len(txn.Then) == 0 {
+	if len(txn.Then) == 0 || flawed(flawQuestionsStay) {
 		return after(at)
 	}
 	m := propose(txn, func(at Moment, _ error) Move { return after(at) })
@@ -104,7 +104,7 @@ func (l *Ledger) questions(at Moment) []question {
 func (l *Ledger) settleQuestion(at Moment, q question) Move {
 	w, ok := at.View.Want(q.shared, q.addr)
 	switch {
-	case !ok || w.Node == "": // a newer version's waits in vain, and is told so
+	case !ok || w.Node == "" || flawed(flawNoAnswers) && w.Node != at.Self: // a newer version's waits in vain, and is told so
 		return done(nil)
 	case w.Node == at.Self && l.asking[q] > 0:
 		return done(nil)
@@ -126,7 +126,7 @@ func (l *Ledger) settleQuestion(at Moment, q question) Move {
 func (l *Ledger) answer(at Moment, p *pool, w cluster.Want) Move {
 	p.refresh(at)
 	owner, found := p.owner(w.Addr)
-	if !found || !p.ours(owner) || p.stale || p.viewed < w.Index {
+	if !found || !p.ours(owner) || p.stale {
 		return done(nil)
 	}
 	shared, self := p.Shared, at.Self
@@ -155,7 +155,7 @@ func (l *Ledger) answer(at Moment, p *pool, w cluster.Want) Move {
 // denial says why another host cannot have an address of ours.
 func (p *pool) denial(addr netip.Addr, owner cluster.Block) string {
 	switch l := p.space.leases[addr]; {
-	case l != nil:
+	case l != nil && !flawed(flawUsedIsGivenAway):
 		return "it is in use"
 	case !p.subnet().Usable(addr):
 		return "it is not for endpoints"
@@ -170,7 +170,11 @@ func (l *Ledger) exclude(at Moment, p *pool, rec carveRecord, after func(Moment)
 	if have, ok := p.excluded[rec.Addr]; ok && have.Want == rec.Want {
 		return after(at)
 	}
-	return write(writes(putCarve(rec)), func(at Moment) Move {
+	note := writes(putCarve(rec))
+	if flawed(flawExclusionNotOnDisk) {
+		note = nil
+	}
+	return write(note, func(at Moment) Move {
 		p.excluded[rec.Addr] = rec
 		p.known = false
 		p.refresh(at)
@@ -191,7 +195,7 @@ func (l *Ledger) takeBack(at Moment, p *pool) Move {
 		rec := p.excluded[addr]
 		owner, found := at.View.Owner(p.Shared, addr)
 		w, asked := at.View.Want(p.Shared, addr)
-		if open := asked && w.Index == rec.Want; at.View.Index() < rec.Seen || !found || !p.ours(owner) || open {
+		if open := asked && w.Index == rec.Want && !flawed(flawTakenBackEarly); at.View.Index() < rec.Seen || !found || !p.ours(owner) || open {
 			continue
 		}
 		ours, all = append(ours, addr), append(all, deletion(carveKey(p.ID, addr)))

@@ -38,7 +38,7 @@ func (l *Ledger) claim(at Moment, p *pool, after func(Moment, error) Move) Move 
 		_, txn, err := cluster.PlanClaim(at.View, shared, subnet, at.Self)
 		return txn, err
 	}, func(at Moment, err error) Move {
-		p.claiming = false
+		p.claiming = err != nil && flawed(flawClaimsForEver)
 		return after(at, err)
 	})
 }

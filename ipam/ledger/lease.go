@@ -35,10 +35,10 @@ func (l *Ledger) ReleaseAddress(at Moment, pool, address string) Move {
 	p.refresh(at)
 	had := p.space.leases[addr]
 	switch {
-	case had != nil && had.Endpoint != "":
+	case had != nil && had.Endpoint != "" && !flawed(flawUsedIsReleased):
 		l.note("an address was released that an endpoint still uses; it stays the endpoint's", nil,
 			map[string]any{"address": addr, "endpoint": short(had.Endpoint)})
-	case had != nil && had.doubt && at.Now.Sub(l.began) < releaseGrace:
+	case had != nil && had.doubt && at.Now.Sub(l.began) < releaseGrace && !flawed(flawLateReleaseCounts):
 		l.note("an address was released that was handed out anew a moment ago; it waits for its container", nil, map[string]any{"address": addr})
 	case had != nil:
 		return p.free(addr)
@@ -129,7 +129,7 @@ func (l *Ledger) Unuse(_ Moment, endpoint string) Move {
 	for _, p := range l.ordered() {
 		for _, addr := range slices.SortedFunc(maps.Keys(p.space.leases), netip.Addr.Compare) {
 			had := p.space.leases[addr]
-			if endpoint == "" || had.Endpoint != endpoint {
+			if endpoint == "" || had.Endpoint != endpoint || flawed(flawEndpointsStay) {
 				continue
 			}
 			rec := had.leaseRecord
@@ -154,7 +154,9 @@ func (l *Ledger) Unuse(_ Moment, endpoint string) Move {
 func (l *Ledger) Sweep(at Moment) Move {
 	var steps []func(Moment) Move
 	for _, p := range l.ordered() {
-		steps = append(steps, func(at Moment) Move { return l.sweep(at, p) })
+		if !flawed(flawNeverSwept) {
+			steps = append(steps, func(at Moment) Move { return l.sweep(at, p) })
+		}
 	}
 	return inOrder(at, steps)
 }
@@ -168,6 +170,8 @@ func (l *Ledger) sweep(at Moment, p *pool) Move {
 	var idle []netip.Addr
 	for _, addr := range slices.SortedFunc(maps.Keys(p.space.leases), netip.Addr.Compare) {
 		switch had := p.space.leases[addr]; {
+		case flawed(flawSweptAtOnce) && had.Endpoint == "", flawed(flawUsedIsSwept) && at.Now.Sub(had.idle) >= sweepGrace:
+			idle = append(idle, addr)
 		case p.Network == "" || had.Endpoint != "" || at.Now.Sub(had.idle) < sweepGrace:
 			had.suspect = false
 		case !had.suspect:

@@ -71,7 +71,7 @@ func (l *Ledger) load(read func(prefix string) iter.Seq2[string, []byte], at Mom
 			}
 		}),
 		each(read(belowCarve), func(rec carveRecord) {
-			if p := l.pools[rec.Pool]; p != nil {
+			if p := l.pools[rec.Pool]; p != nil && !flawed(flawLoadsNoCarves) {
 				p.excluded[rec.Addr] = rec
 			}
 		}),
@@ -84,7 +84,7 @@ func (l *Ledger) load(read func(prefix string) iter.Seq2[string, []byte], at Mom
 		return err
 	}
 	for _, rec := range leases {
-		if p := l.pools[rec.Pool]; p != nil {
+		if p := l.pools[rec.Pool]; p != nil && (rec.Endpoint != "" || !flawed(flawLoadsNoLeases)) {
 			p.space.take(rec.Addr, &lease{leaseRecord: rec, idle: at.Now})
 		}
 	}
@@ -145,7 +145,9 @@ func (l *Ledger) drop(pools ...*pool) Move {
 	for _, p := range pools {
 		m.Writes = append(m.Writes, deletion(belowPool+p.ID))
 		for _, below := range []string{belowLease, belowRest, belowNext, belowCarve, belowBlock} {
-			m.Drop = append(m.Drop, below+p.ID+"/")
+			if below != belowLease || !flawed(flawLeasesStay) {
+				m.Drop = append(m.Drop, below+p.ID+"/")
+			}
 		}
 	}
 	m.Kind, m.next = Write, func(_ Moment, err error) Move {

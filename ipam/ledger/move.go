@@ -85,7 +85,7 @@ func agree(at Moment, plan func(Moment) (cluster.Txn, error), after func(Moment,
 	}
 	return propose(txn, func(at Moment, err error) Move {
 		switch {
-		case errors.Is(err, cluster.ErrConflict):
+		case errors.Is(err, cluster.ErrConflict) && !flawed(flawConflictIsFinal):
 			return agree(at, plan, after)
 		case refusal != nil:
 			return after(at, refusal)

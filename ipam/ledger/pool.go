@@ -65,12 +65,12 @@ func (p *pool) refresh(at Moment) {
 		p.space.setParts(nil, nil, at.Now)
 		return
 	}
-	p.stale = at.View.Index() < p.Since
+	p.stale = at.View.Index() < p.Since && !flawed(flawStaleIsFresh)
 	p.blocks = p.believed(at.View)
 	var parts []netip.Prefix
 	for _, b := range p.blocks {
 		inRange := p.rangeOf().Contains(b.Prefix.Addr()) && b.Prefix.Bits() >= p.rangeOf().Bits()
-		if inRange && p.ours(b) && !p.frozen(b) && (len(parts) == 0 || !parts[len(parts)-1].Overlaps(b.Prefix)) {
+		if (inRange || flawed(flawRangeIsIgnored)) && p.ours(b) && !p.frozen(b) && (len(parts) == 0 || !parts[len(parts)-1].Overlaps(b.Prefix)) {
 			parts = append(parts, b.Prefix)
 		}
 	}
@@ -90,7 +90,7 @@ func (p *pool) believed(view cluster.View) []cluster.Block {
 	}
 	for _, prefix := range slices.SortedFunc(maps.Keys(p.receipts), comparePrefixes) {
 		r := p.receipts[prefix]
-		if !p.stale && r.Index <= view.Index() || r.Node != "" && r.Node != p.self {
+		if !p.stale && r.Index <= view.Index() || r.Node != "" && r.Node != p.self && !flawed(flawOldIdentity) {
 			continue
 		}
 		blocks = slices.DeleteFunc(blocks, func(b cluster.Block) bool { return b.Prefix == r.Prefix })
@@ -146,12 +146,12 @@ func (p *pool) frozen(b cluster.Block) bool { return b.Index <= p.Frozen }
 func (p *pool) barred() map[netip.Addr]bool {
 	barred := map[netip.Addr]bool{}
 	for _, b := range p.blocks {
-		if b.Prefix.IsSingleIP() && (!p.ours(b) || p.frozen(b)) {
+		if b.Prefix.IsSingleIP() && (!p.ours(b) || p.frozen(b)) && !flawed(flawCarvedIsGiven) {
 			barred[b.Prefix.Addr()] = true
 		}
 	}
 	for addr := range p.excluded {
-		barred[addr] = true
+		barred[addr] = !flawed(flawExcludedIsGiven)
 	}
 	return barred
 }
@@ -179,7 +179,7 @@ func (p *pool) mayGive(addr netip.Addr) error {
 		return p.staleError()
 	case !found:
 		return errNobodys
-	case !p.ours(owner):
+	case !p.ours(owner) && !flawed(flawExplicitIsOthers):
 		return errOthers
 	case excluded:
 		return fmt.Errorf("address %s is being given to another host that asked for it", addr)

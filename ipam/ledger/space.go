@@ -117,7 +117,7 @@ func (s *space) resume(nexts map[netip.Prefix]netip.Addr, now time.Time) {
 
 // mine says whether a dynamic address may be given: whatever else is asked, this is asked last.
 func (s *space) mine(addr netip.Addr) bool {
-	return s.part(addr) >= 0 && s.subnet.Usable(addr) && !s.barred[addr] && s.leases[addr] == nil
+	return s.part(addr) >= 0 && (s.subnet.Usable(addr) || flawed(flawGatewayIsGiven)) && !s.barred[addr] && s.leases[addr] == nil
 }
 
 // part is the index of the part an address lies in, or -1.
@@ -153,7 +153,12 @@ func (s *space) pick(now time.Time, seed uint64) (netip.Addr, bool) {
 
 // oldest is the address that was released first and may be given.
 func (s *space) oldest(now time.Time) (addr netip.Addr, rested, ok bool) {
-	for _, f := range s.queue {
+	queue := s.queue
+	if flawed(flawNewestFirst) {
+		queue = slices.Clone(queue)
+		slices.Reverse(queue)
+	}
+	for _, f := range queue {
 		if s.freed[f.addr] != f.serial {
 			continue
 		}

@@ -63,16 +63,15 @@ func (w *world) lets(c *container) {
 
 // regains is a container whose host became another node, and has its address again or not.
 func (w *world) regains(c *container) {
-	if owner, found := w.newest().Owner(c.nw.def.shared, c.addr); !c.holds && c.used && found && owner.Node == c.h.id {
+	if !c.holds && c.used && w.owner(c.nw.def.shared, c.addr) == c.h.id {
 		w.holds(c)
 	}
 }
 
 // owned checks that an address in use lies in its host's own block.
 func (w *world) owned(c *container) {
-	owner, found := w.newest().Owner(c.nw.def.shared, c.addr)
-	if !found || owner.Node != c.h.id {
-		w.breaks("%s has %s, which is in block %s of %q", c, c.addr, owner.Prefix, owner.Node)
+	if owner := w.owner(c.nw.def.shared, c.addr); owner != c.h.id {
+		w.breaks("%s has %s, which is in a block of %q", c, c.addr, owner)
 	}
 }
 
@@ -171,7 +170,7 @@ func (w *world) refused(c *container, asked string, err error) {
 	if !w.calm() {
 		return
 	}
-	s, v := c.nw.def.subnet, w.newest()
+	s := c.nw.def.subnet
 	if asked != "" {
 		addr := netip.MustParseAddr(asked)
 		if strings.Contains(err.Error(), "is being given to") || strings.Contains(err.Error(), "is asking for it") {
@@ -187,8 +186,8 @@ func (w *world) refused(c *container, asked string, err error) {
 		return
 	}
 	for addr := s.Range.Addr(); s.Range.Contains(addr) && s.Range.Addr().BitLen()-s.Range.Bits() <= 8; addr = addr.Next() {
-		owner, found := v.Owner(c.nw.def.shared, addr)
-		if s.Usable(addr) && (!found || owner.Node == c.h.id) && !w.leasedAnywhere(c.nw.def.shared, addr) {
+		owner := w.owner(c.nw.def.shared, addr)
+		if s.Usable(addr) && (owner == "" || owner == c.h.id) && !w.leasedAnywhere(c.nw.def.shared, addr) {
 			w.breaks("%s is refused an address, and %s is free: %v", c, addr, err)
 			return
 		}
@@ -236,7 +235,7 @@ func (w *world) waiting() {
 		for key, value := range h.read("carve/") {
 			addr := netip.MustParseAddr(key[strings.LastIndexByte(key, '/')+1:])
 			for _, n := range w.nets {
-				if owner, found := w.newest().Owner(n.shared, addr); n.subnet.Prefix.Contains(addr) && found && owner.Node == h.id {
+				if n.subnet.Prefix.Contains(addr) && w.owner(n.shared, addr) == h.id {
 					w.breaks("%s keeps %s for others, and it is its own: %s", h.name, addr, value)
 				}
 			}
@@ -250,7 +249,8 @@ func (w *world) waiting() {
 // leases checks that each lease of a network is a container's.
 func (w *world) leases(h *host, pool ledger.PoolStatus) {
 	for _, lease := range pool.Leases {
-		if pool.Network != "" && lease.Endpoint == "" {
+		held := w.holders[place{pool.Shared, lease.Addr}]
+		if pool.Network != "" && (held == nil || held.h != h) {
 			w.breaks("%s still has %s, which no container has", h.name, lease.Addr)
 		}
 	}

@@ -41,6 +41,7 @@ type container struct {
 	mac      string
 	endpoint string
 	explicit bool
+	making   bool // the driver is at it
 	used     bool // the driver has it on disk
 	addr     netip.Addr
 	holds    bool // it has the address, and nobody else may
@@ -294,14 +295,16 @@ func (e *engine) live(t *task, nw *network, lifetime time.Duration) {
 	c.addr = answer.Prefix.Addr()
 	w.given(c)
 	if w.faulty && w.chance(0.05) {
-		if again, err := t.retry(h, request); err == nil && again != answer && !over() {
+		if again, err := t.retry(h, request); err == nil && again != answer && !over() && c.holds {
 			w.breaks("%s asked twice and got %s and %s", c, answer.Prefix, again.Prefix)
 		}
 	}
 	for n := 0; !over(); n++ {
+		c.making = true
 		_, err = t.call(h.process, func(l *ledger.Ledger, at ledger.Moment) ledger.Move {
 			return l.Use(at, nw.id, c.endpoint, []netip.Addr{c.addr})
 		})
+		c.making = false
 		if !errors.Is(err, errDied) || n > 5 {
 			break
 		}
@@ -320,8 +323,14 @@ func (e *engine) live(t *task, nw *network, lifetime time.Duration) {
 func (e *engine) end(t *task, c *container) {
 	w := t.w
 	w.lets(c)
+	for c.making {
+		t.sleep(50 * time.Millisecond)
+	}
 	c.used = false
-	_, _ = t.retry(e.h, func(l *ledger.Ledger, at ledger.Moment) ledger.Move { return l.Unuse(at, c.endpoint) })
+	unuse := func(l *ledger.Ledger, at ledger.Moment) ledger.Move { return l.Unuse(at, c.endpoint) }
+	for _, err := t.retry(e.h, unuse); err != nil; _, err = t.retry(e.h, unuse) {
+		t.sleep(time.Second) // the driver knows that the endpoint is gone, and goes on whatever the engine does
+	}
 	if w.faulty && w.chance(0.05) {
 		return
 	}

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -44,14 +45,17 @@ const (
 	FlawConflictIsSuccess Flaw = "a conflict is answered as a success"
 	FlawLogTakesFenced    Flaw = "the log takes what a forgotten host proposed"
 	FlawOldDisk           Flaw = "a disk goes back to an older copy"
-	FlawTwoPlugins        Flaw = "two hosts have one identity"
 )
 
+// Flaws are all of them.
+var Flaws = []Flaw{FlawBlindLog, FlawLostWrites, FlawConflictIsSuccess, FlawLogTakesFenced, FlawOldDisk}
+
 // faultTime is how long faults happen, and settleTime how long it may take until all is well again: a lease that nobody
-// uses is found after 60 s at two looks, 15 s apart.
+// uses is found after 60 s at two looks, 15 s apart. Then everything is removed.
 const (
 	faultTime  = 40 * time.Second
 	settleTime = 130 * time.Second
+	finishTime = 60 * time.Second
 )
 
 // Play plays one history. An error is a broken promise.
@@ -74,7 +78,7 @@ func Play(plan Plan) (Figures, error) {
 		w.waiting()
 	}
 	w.start(w.finish)
-	w.run(faultTime + settleTime + 120*time.Second)
+	w.run(faultTime + settleTime + finishTime)
 	if w.broken == nil {
 		w.empty()
 	}
@@ -96,6 +100,9 @@ func (e *engine) works(t *task) {
 		case nw.made && len(nw.containers) < 12:
 			for range 1 + w.IntN(3) {
 				lifetime := w.within(0, 15*time.Second)
+				if w.chance(0.05) { // longer than the sweep leaves alone what nobody uses
+					lifetime = 85 * time.Second
+				}
 				w.start(func(t *task) { e.live(t, nw, lifetime) })
 			}
 		}
@@ -110,6 +117,9 @@ func (w *world) faults(t *task) {
 			return
 		}
 		h := w.hosts[w.IntN(len(w.hosts))]
+		if w.plan.Flaw == FlawOldDisk {
+			h.image = maps.Clone(h.disk)
+		}
 		switch n := w.IntN(20); {
 		case n < 8:
 			h.kill()
@@ -250,11 +260,11 @@ func (w *world) finish(*task) {
 	for _, h := range w.hosts {
 		for _, shared := range w.sharedNets() {
 			w.start(func(t *task) {
-				for range 60 {
+				for range 10 {
 					if nw := h.engine.nets[shared]; nw != nil && len(nw.containers) == 0 {
 						h.engine.remove(t, nw)
 					}
-					t.sleep(time.Second)
+					t.sleep(finishTime / 12)
 				}
 			})
 		}

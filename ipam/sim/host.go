@@ -31,6 +31,7 @@ type host struct {
 	at      int               // log entry it has come to
 	cut     bool              // it reaches nobody, and nobody it
 	disk    map[string][]byte // of the ledger
+	image   map[string][]byte // an old copy of it
 	skew    time.Duration
 	process *process
 	engine  *engine
@@ -72,6 +73,9 @@ func (h *host) boot() {
 	h.process = p
 	if h.w.faulty { // facts on disk may be older than those it had; the rest comes when it hears from the others
 		h.at = max(0, h.at-h.w.IntN(8))
+	}
+	if h.w.plan.Flaw == FlawOldDisk && h.image != nil && h.w.faulty && h.w.chance(0.3) {
+		h.disk = maps.Clone(h.image)
 	}
 	h.skew += h.w.within(0, 2*time.Second)
 	if h.w.faulty && h.w.chance(0.1) {
@@ -203,8 +207,17 @@ func (t *task) write(p *process, move ledger.Move) error {
 	if w.plan.Flaw != FlawLostWrites || !w.chance(0.05) {
 		h.apply(move)
 	}
+	h.stumbles()
 	t.sleep(rest)
 	return nil
+}
+
+// stumbles kills the plugin where it hurts: something is done, and whoever asked for it has no answer.
+func (h *host) stumbles() {
+	if h.w.faulty && h.w.chance(0.02) {
+		h.w.after(0, h.kill)
+		h.w.after(h.w.within(100*time.Millisecond, 4*time.Second), h.boot)
+	}
 }
 
 func (h *host) apply(move ledger.Move) {
@@ -277,11 +290,13 @@ func (t *task) await(p *process, deadline time.Duration) error {
 func (t *task) propose(p *process, txn cluster.Txn, deadline time.Duration) error {
 	w, h := t.w, p.h
 	view := w.log[h.at]
-	if how, fenced := view.Fenced(h.id); fenced {
+	if how, fenced := view.Fenced(h.id); fenced && w.plan.Flaw != FlawLogTakesFenced {
 		return fmt.Errorf("%w: it was %s", cluster.ErrNotMember, how)
 	}
 	plain := txn
-	txn = txn.By(h.id, view)
+	if w.plan.Flaw != FlawLogTakesFenced {
+		txn = txn.By(h.id, view)
+	}
 	w.figures.Proposals++
 	for !w.quorum(h) {
 		if w.now >= deadline {
@@ -295,11 +310,11 @@ func (t *task) propose(p *process, txn cluster.Txn, deadline time.Duration) erro
 	var result error
 	written, id := false, h.id
 	apply := func() {
-		if id == h.id || w.plan.Flaw == FlawLogTakesFenced { // a host that became another node has dropped what its old one proposed, mostly
-			result, written = w.append(txn, h.name), true
-			if !h.cut && h.process == p { // the answer, of either kind, comes with the facts that it rests on
-				h.at = w.head()
-			}
+		result, written = w.append(txn, h.name), true
+		if !h.cut && h.process == p { // the answer, of either kind, comes with the facts that it rests on
+			h.at = w.head()
+			w.after(0, p.news)
+			h.stumbles()
 		}
 	}
 	lost := w.faulty && w.chance(0.06)

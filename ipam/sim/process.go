@@ -15,6 +15,7 @@ import (
 func (p *process) keep(t *task) {
 	swept := t.w.now
 	for !p.dead {
+		looked := p.h.at
 		if t.w.now-swept >= ledger.SweepEvery {
 			swept = t.w.now
 			_, _ = t.call(p, func(l *ledger.Ledger, at ledger.Moment) ledger.Move { return l.Sweep(at) })
@@ -29,7 +30,14 @@ func (p *process) keep(t *task) {
 		if p.dead {
 			return
 		}
-		t.rest(p, t.w.within(time.Second, 3*time.Second))
+		pause := t.w.within(time.Second, 3*time.Second)
+		switch {
+		case p.h.at != looked: // news came meanwhile
+			pause = 0
+		case t.w.calm():
+			pause = ledger.SweepEvery
+		}
+		t.rest(p, pause)
 	}
 }
 

@@ -3,6 +3,7 @@ package sim
 import (
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"testing"
@@ -31,6 +32,7 @@ func TestHistories(t *testing.T) {
 		}
 		return
 	}
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // a history is small, and over soon
 	var mu sync.Mutex
 	var sum Figures
 	var wg sync.WaitGroup

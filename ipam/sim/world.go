@@ -22,7 +22,8 @@ type world struct {
 	trace  func(string, ...any) // nil: nobody listens
 	broken error
 
-	log    []cluster.View // by index
+	log    []cluster.View            // by index
+	owners map[string]cluster.Owners // by the newest entry
 	hosts  []*host
 	nets   []netDef
 	faulty bool // faults happen; at the end all is well
@@ -124,7 +125,7 @@ func (w *world) append(txn cluster.Txn, who string) error {
 	if err != nil {
 		return err
 	}
-	w.log = append(w.log, next)
+	w.log, w.owners = append(w.log, next), nil
 	for _, h := range w.hosts {
 		w.tell(h, w.head())
 	}
@@ -157,6 +158,18 @@ func (w *world) quorum(h *host) bool {
 		}
 	}
 	return 2*up > len(w.hosts)
+}
+
+// owner is the node that has an address, by the newest entry of the log.
+func (w *world) owner(shared string, addr netip.Addr) string {
+	if w.owners == nil {
+		w.owners = map[string]cluster.Owners{}
+		for _, n := range w.nets {
+			w.owners[n.shared] = w.newest().Owners(n.shared)
+		}
+	}
+	node, _ := w.owners[shared].Of(addr)
+	return node
 }
 
 // sharedNets are the networks' identifiers, sorted.
