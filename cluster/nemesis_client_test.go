@@ -46,7 +46,6 @@ func (c *client) run(ctx context.Context) {
 		c.round.lock.RLock()
 		node := c.host.c
 		c.round.lock.RUnlock()
-		c.count++
 		c.one(ctx, node, names[c.random.IntN(2)])
 		pause(ctx, time.Duration(c.random.IntN(20))*time.Millisecond)
 	}
@@ -85,6 +84,7 @@ func (c *client) one(ctx context.Context, node *Cluster, name string) {
 func (c *client) do(ctx context.Context, node *Cluster, plan func(View) (act, Txn, error)) {
 	limited, cancel := context.WithTimeout(ctx, time.Duration(100+c.random.IntN(900))*time.Millisecond)
 	defer cancel()
+	c.count++
 	r := &marker{Cluster: node, bug: c.round.bug, mark: fmt.Sprintf("mark/%d-%d", c.number, c.count)}
 	var last act
 	var plannedOn View

@@ -226,7 +226,7 @@ const checkTime = 60 * time.Second
 
 // check looks for an order in which each act could have happened between its beginning and its end. Networks are checked one by
 // one, with all that is about every network among each: an order of the whole is one of each part.
-func (h *chronicle) check() []string {
+func (h *chronicle) check(newest View) []string {
 	var wrong []string
 	for _, name := range slices.Sorted(maps.Keys(contended)) {
 		var ops []porcupine.Operation
@@ -237,7 +237,7 @@ func (h *chronicle) check() []string {
 		}
 		switch porcupine.CheckOperationsTimeout(model, ops, checkTime) {
 		case porcupine.Illegal:
-			wrong = append(wrong, fmt.Sprintf("%s: there is no order in which all could have happened: %s", name, stuck(ops)))
+			wrong = append(wrong, fmt.Sprintf("%s: there is no order in which all could have happened: %s", name, h.wrongInLog(name, newest)))
 		case porcupine.Unknown:
 			wrong = append(wrong, fmt.Sprintf("%s: no order was found within %v", name, checkTime))
 		}
@@ -254,30 +254,38 @@ var model = porcupine.Model{
 	Equal: func(a, b any) bool { return maps.Equal(a.(content), b.(content)) },
 }
 
-// stuck says how far the longest order comes, and what cannot be next in it.
-func stuck(ops []porcupine.Operation) string {
-	_, info := porcupine.CheckOperationsVerbose(model, ops, checkTime)
-	var longest []porcupine.Operation
-	for _, partition := range info.PartialLinearizationsOperations() {
-		for _, order := range partition {
-			if len(order) > len(longest) {
-				longest = order
+// wrongInLog is the first act that could not happen when the log has it, for who looks for the reason.
+func (h *chronicle) wrongInLog(name string, newest View) string {
+	var acts []happened
+	index := map[string]uint64{}
+	for _, a := range h.all {
+		if a.network != name && a.network != "" {
+			continue
+		}
+		f, ok := newest.Get(a.mark)
+		switch {
+		case a.kind == "read" || a.kind == "no block":
+			index[a.mark] = a.view.Index()
+		case !ok:
+			return fmt.Sprintf("%+v has left no mark", a.act)
+		default:
+			index[a.mark] = f.Index
+		}
+		acts = append(acts, a)
+	}
+	slices.SortStableFunc(acts, func(a, b happened) int { return cmp.Compare(index[a.mark], index[b.mark]) })
+	state := content{}
+	for i, a := range acts {
+		next, ok := state.after(a.act)
+		if !ok {
+			text := fmt.Sprintf("entry %d, %v … %v, %+v cannot follow on\n%v, where it came by", index[a.mark], time.Duration(a.call),
+				time.Duration(a.returned), a.act, state)
+			for _, b := range acts[max(0, i-12):i] {
+				text += fmt.Sprintf("\n  entry %d, %v … %v: %+v", index[b.mark], time.Duration(b.call), time.Duration(b.returned), b.act)
 			}
+			return text
 		}
+		state = next
 	}
-	state, placed := content{}, map[string]int{}
-	for _, op := range longest {
-		state, _ = state.after(op.Input.(act))
-		placed[fmt.Sprint(op)]++
-	}
-	text := fmt.Sprintf("%d of %d acts, which come to %v; next would be one of", len(longest), len(ops), state)
-	slices.SortFunc(ops, func(a, b porcupine.Operation) int { return cmp.Compare(a.Call, b.Call) })
-	first := int64(math.MaxInt64) // that has to be over
-	for _, op := range ops {
-		if placed[fmt.Sprint(op)]--; placed[fmt.Sprint(op)] < 0 && op.Call <= first {
-			text += fmt.Sprintf("\n  %v … %v %+v", time.Duration(op.Call), time.Duration(op.Return), op.Input)
-			first = min(first, op.Return)
-		}
-	}
-	return text
+	return "in the order of the log all could have happened, but not at the time"
 }

@@ -132,8 +132,9 @@ func (r *round) end() []string {
 			}
 		}
 	}
-	r.history.settle(first.c.View())
-	return append(wrong, r.history.check()...)
+	newest = first.c.View()
+	r.history.settle(newest)
+	return append(wrong, r.history.check(newest)...)
 }
 
 // start brings a host up again that is down.
@@ -160,10 +161,10 @@ func (r *round) crash(n *testNode) {
 	n.powerOff()
 }
 
-// giveUp lets nodes that the others have forgotten begin anew.
+// giveUp lets nodes begin anew that the others have forgotten, or that have left after all when nobody waited any more.
 func (r *round) giveUp() {
 	for _, n := range r.nodes {
-		if r.down[n] || n.state() != Refused {
+		if r.down[n] || n.state() != Refused && n.state() != Left {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -172,6 +173,7 @@ func (r *round) giveUp() {
 		if err != nil {
 			r.t.Fatalf("%s: leave: %v", n.cfg.Name, err)
 		}
+		_ = n.c.Rejoin(ctx) // one that was refused begins again by itself
 		r.again(n)
 	}
 }
