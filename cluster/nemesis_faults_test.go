@@ -17,11 +17,12 @@ func (r *round) fault() {
 		n = r.leaderNow(n)
 	}
 	switch k := r.random.IntN(100); {
-	case k < 30:
+	case k < 20:
 		r.partition(n)
 	case k < 45:
 		r.wire.heal()
-	case k < 55:
+		r.wire.set(func() { r.wire.loss, r.wire.twice = 0.02, 0.2 })
+	case k < 52:
 		r.crash(n)
 	case k < 58:
 		for _, n := range r.nodes {
@@ -34,7 +35,7 @@ func (r *round) fault() {
 		for _, n := range r.nodes {
 			r.start(n)
 		}
-	case k < 75:
+	case k < 73:
 		r.restart(n)
 	case k < 85:
 		loss, twice, delay := r.random.Float64()*0.3, r.random.Float64(), time.Duration(1+r.random.IntN(40))*time.Millisecond

@@ -10,7 +10,9 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,6 +32,7 @@ type round struct {
 	lock    sync.RWMutex // of the nodes' c
 	down    map[*testNode]bool
 	faults  int
+	armed   atomic.Bool // the bug is there: not while the hosts become a cluster, nor when all is over
 }
 
 const (
@@ -64,7 +67,7 @@ func (r *round) hooks(addr netip.Addr) *hooks {
 		},
 		machine: func(f *fsm) raft.FSM {
 			if r.bug != nil && r.bug.machine != nil {
-				return r.bug.machine(f)
+				return switched{f, r.bug.machine(f), &r.armed}
 			}
 			return f
 		},
@@ -84,6 +87,7 @@ func (r *round) play(length time.Duration) []string {
 		}
 	}()
 	oneCluster(r.t, r.nodes...)
+	r.armed.Store(true)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var clients sync.WaitGroup
@@ -105,36 +109,56 @@ func (r *round) play(length time.Duration) []string {
 
 // end heals everything, and looks at what there is.
 func (r *round) end() []string {
+	r.armed.Store(false)
 	r.wire.heal()
 	for _, n := range r.nodes {
 		r.disks[n].setSlow(0)
 		r.start(n)
 	}
-	eventually(r.t, "all are members", func() bool {
-		r.giveUp()
-		return !slices.ContainsFunc(r.nodes, func(n *testNode) bool { return n.state() != Member })
-	})
 	r.wire.flying.Wait()
-	oneCluster(r.t, r.nodes...)
 	first := r.nodes[0]
-	first.write(r.t, "last", "1")
-	newest := first.c.View()
-	var wrong []string
-	for _, n := range r.nodes {
-		eventually(r.t, n.cfg.Name+" is up to date", func() bool { return n.c.View().Index() >= newest.Index() })
+	if !within(patience, func() bool { return r.rests(first) }) {
+		var all []string
+		for _, n := range r.nodes {
+			all = append(all, fmt.Sprintf("%+v", n.c.Status()))
+		}
+		return []string{"it does not come to rest: " + strings.Join(all, "\n")}
 	}
-	for name := range contended {
-		for i, n := range r.nodes {
-			c := &client{round: r, number: nemesisNodes*nemesisTwice + i, host: n, random: r.random}
-			c.read(context.Background(), n.c, name)
-			if a, b := fmt.Sprint(contentOf(newest, name)), fmt.Sprint(contentOf(n.c.View(), name)); a != b {
+	var wrong []string
+	newest := first.c.View()
+	for i, n := range r.nodes {
+		for name := range contended {
+			if a, b := fmt.Sprint(contentOf(newest, name)), fmt.Sprint(contentOf(n.c.View(), name)); a != b && n.c.View().Index() == newest.Index() {
 				wrong = append(wrong, fmt.Sprintf("%s: the copies of %s and %s differ: %s and %s", name, first.cfg.Name, n.cfg.Name, a, b))
 			}
+			c := &client{round: r, number: nemesisNodes*nemesisTwice + i, host: n, random: r.random}
+			c.read(context.Background(), n.c, name)
 		}
 	}
 	newest = first.c.View()
 	r.history.settle(newest)
 	return append(wrong, r.history.check(newest)...)
+}
+
+// rests tells whether all are members and have one copy, into which the first can write.
+func (r *round) rests(first *testNode) bool {
+	r.giveUp()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	v, err := first.c.Propose(ctx, Txn{Then: []Op{{"last", []byte("1")}}})
+	return err == nil && within(time.Second, func() bool {
+		return !slices.ContainsFunc(r.nodes, func(n *testNode) bool { return n.state() != Member || n.c.View().Index() != v.Index() })
+	})
+}
+
+// within waits for a condition.
+func within(limit time.Duration, holds func() bool) bool {
+	for begin := time.Now(); !holds(); pause(context.Background(), 5*time.Millisecond) {
+		if time.Since(begin) > limit {
+			return false
+		}
+	}
+	return true
 }
 
 // start brings a host up again that is down.
@@ -164,7 +188,8 @@ func (r *round) crash(n *testNode) {
 // giveUp lets nodes begin anew that the others have forgotten, or that have left after all when nobody waited any more.
 func (r *round) giveUp() {
 	for _, n := range r.nodes {
-		if r.down[n] || n.state() != Refused && n.state() != Left {
+		refused := n.state() == Refused && n.c.cluster() != "" // else it is joining, and asks again by itself
+		if r.down[n] || !refused && n.state() != Left {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
