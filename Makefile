@@ -21,7 +21,7 @@ FUZZTIME ?= 10s
 BENCH_ROUNDS ?= 10
 BENCH_OVERLAY ?= swarm
 
-.PHONY: help build check test size e2e soak bench demo plugin previous dockerfile-test install uninstall lab-up lab-down lint fuzz clean
+.PHONY: help build check test size nemesis e2e soak bench demo plugin previous dockerfile-test install uninstall lab-up lab-down lint fuzz clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -52,6 +52,9 @@ bench: plugin ## Carrick beside Docker's own networks, half an hour: docs/benchm
 
 size: ## The control plane of 100 nodes in virtual time: all of it once, of which `make check` does a part
 	CARRICK_SIZE=all go test -count=1 -timeout 30m -run '^TestVirtualSize$$' -v ./cluster
+
+nemesis: ## The facts of five nodes under faults for NEMESIS_TIME=10m, NEMESIS_SEED=… as before: docs/reliability.md
+	NEMESIS_TIME=$${NEMESIS_TIME:-10m} go test -tags nemesis -count=1 -timeout 0 -v -run '^TestNemesis' ./cluster
 
 demo: plugin ## Three hosts and one network, shown as a user would type it; a minute, and a few more the first time
 	go run -tags e2e ./e2e/demo
@@ -84,8 +87,8 @@ lab-down: ## Remove it
 
 lint: ## Format, vet, staticcheck
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt -w is missing on:" $$unformatted; exit 1; }
-	go vet -tags e2e,soak ./...
-	go run $(STATICCHECK) -tags e2e,soak ./...
+	go vet -tags e2e,soak,nemesis ./...
+	go run $(STATICCHECK) -tags e2e,soak,nemesis ./...
 
 fuzz: ## Every fuzz target for FUZZTIME each
 	@found=$$(grep -rno --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . || true); \

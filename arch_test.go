@@ -45,6 +45,7 @@ var ownerOf = map[string]string{
 	"golang.org/x/sys":                     "any",
 	"golang.org/x/sync":                    "any",
 	"pgregory.net/rapid":                   "tests",
+	"github.com/anishathalye/porcupine":    "cluster", // its tests
 }
 
 // source is one parsed file of the repository.

@@ -3,6 +3,7 @@ module github.com/carricknet/carrick
 go 1.26
 
 require (
+	github.com/anishathalye/porcupine v1.3.1
 	github.com/docker/go-plugins-helpers v0.0.0-20240701071450-45e2431495c8
 	github.com/google/nftables v0.3.0
 	github.com/hashicorp/go-hclog v1.6.3

@@ -46,6 +46,7 @@ type Config struct {
 
 	timing timing // zero: defaultTiming
 	probe  probe  // of tests; nil: hostLives
+	hooks  *hooks // of tests; nil: none
 }
 
 // registered is a node that the gossip should know: it has a fact, or has answered while this node was not yet a member.

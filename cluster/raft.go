@@ -24,7 +24,21 @@ const (
 	raftIO = 10 * time.Second
 	// raftPool is how many idle connections to each node are kept: one for heartbeats, one for entries.
 	raftPool = 2
+	// raftInFlight is how many messages with entries a follower may have unanswered. With one raft does not pipeline them
+	// (minInFlightForPipelining in its net_transport.go): when a follower refuses an entry, since its disk fails for a moment,
+	// the pipeline can stand still for ever, while heartbeats go on so that nobody notices (hashicorp/raft issue 612). A few
+	// writes a minute lose nothing by it.
+	raftInFlight = 1
 )
+
+// hooks are where tests put faults, and mistakes that they have to find, between the parts.
+type hooks struct {
+	config  func(*raft.Config)
+	machine func(*fsm) raft.FSM
+	sends   func(*raft.NetworkTransport) raft.Transport
+	// call makes a request by send: not at all, late, or more than once.
+	call func(ctx context.Context, to netip.AddrPort, op string, send func(context.Context) (received, error)) (received, error)
+}
 
 // timing are the durations that tests shorten together.
 type timing struct {
@@ -85,6 +99,9 @@ func (c *Cluster) raftConfig() *raft.Config {
 	conf.ShutdownOnRemove = false // the membership is ours to judge: see tend
 	conf.NoLegacyTelemetry = true
 	conf.Logger = c.raftLog
+	if c.cfg.hooks != nil {
+		c.cfg.hooks.config(conf)
+	}
 	return conf
 }
 
@@ -96,9 +113,15 @@ func (c *Cluster) startRaft() (*raftNode, error) {
 		Logger:                c.raftLog,
 		Stream:                s,
 		MaxPool:               raftPool,
+		MaxRPCsInFlight:       raftInFlight,
 		Timeout:               raftIO,
 	})
-	r, err := raft.NewRaft(c.raftConfig(), c.fsm, c.store, c.store, c.snapshots, trans)
+	var machine raft.FSM = c.fsm
+	var sends raft.Transport = trans
+	if c.cfg.hooks != nil {
+		machine, sends = c.cfg.hooks.machine(c.fsm), c.cfg.hooks.sends(trans)
+	}
+	r, err := raft.NewRaft(c.raftConfig(), machine, c.store, c.store, c.snapshots, sends)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("raft: %w", err), trans.Close())
 	}

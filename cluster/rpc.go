@@ -77,21 +77,47 @@ type progress struct {
 	Generation string `json:"generation,omitempty"` // of its log
 }
 
+// received is an answer and who gave it.
+type received struct {
+	id   string
+	body json.RawMessage
+}
+
 // call makes one request and returns who answered.
 func (c *Cluster) call(ctx context.Context, to netip.AddrPort, op string, in, out any) (string, error) {
+	send := func(ctx context.Context) (received, error) { return c.send(ctx, to, op, in) }
+	var r received
+	var err error
+	if c.cfg.hooks != nil {
+		r, err = c.cfg.hooks.call(ctx, to, op, send)
+	} else {
+		r, err = send(ctx)
+	}
+	if err != nil {
+		return r.id, err
+	}
+	if err := json.Unmarshal(r.body, out); err != nil {
+		return r.id, fmt.Errorf("%s: %s: answer: %w", to, op, err)
+	}
+	return r.id, nil
+}
+
+// send is one request on a connection of its own.
+func (c *Cluster) send(ctx context.Context, to netip.AddrPort, op string, in any) (received, error) {
 	conn, id, err := c.transport.dial(ctx, to, alpnRPC)
 	if err != nil {
-		return "", err
+		return received{}, err
 	}
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
+	r := received{id: id}
 	body, err := json.Marshal(in)
 	if err != nil {
-		return id, fmt.Errorf("%s: %w", op, err)
+		return r, fmt.Errorf("%s: %w", op, err)
 	}
 	if err := writeFrame(conn, request{Version: rpcVersion, Op: op, Body: body}); err != nil {
-		return id, fmt.Errorf("%s: %s: %w", to, op, err)
+		return r, fmt.Errorf("%s: %s: %w", to, op, err)
 	}
 	var a answer
 	if err := readFrame(conn, &a); err != nil {
@@ -100,18 +126,16 @@ func (c *Cluster) call(ctx context.Context, to netip.AddrPort, op string, in, ou
 		}
 		// The other side looks at our certificate after we are through with the handshake.
 		c.transport.handshakeFailed(to.Addr(), err)
-		return id, fmt.Errorf("%s: %s: %w", to, op, err)
+		return r, fmt.Errorf("%s: %s: %w", to, op, err)
 	}
 	switch {
 	case a.Version != rpcVersion:
-		return id, fmt.Errorf("%s: %s: answer of version %d, this node knows %d", to, op, a.Version, rpcVersion)
+		return r, fmt.Errorf("%s: %s: answer of version %d, this node knows %d", to, op, a.Version, rpcVersion)
 	case a.Code != "":
-		return id, &rpcError{code: a.Code, text: a.Text}
+		return r, &rpcError{code: a.Code, text: a.Text}
 	}
-	if err := json.Unmarshal(a.Body, out); err != nil {
-		return id, fmt.Errorf("%s: %s: answer: %w", to, op, err)
-	}
-	return id, nil
+	r.body = a.Body
+	return r, nil
 }
 
 // serveRPC answers the requests of one connection, one after the other.
