@@ -21,7 +21,7 @@ FUZZTIME ?= 10s
 BENCH_ROUNDS ?= 10
 BENCH_OVERLAY ?= swarm
 
-.PHONY: help build check test size nemesis e2e soak bench demo plugin previous dockerfile-test install uninstall lab-up lab-down lint fuzz clean
+.PHONY: help build check test size sim flaws nemesis e2e soak bench demo plugin previous dockerfile-test install uninstall lab-up lab-down lint fuzz clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -52,6 +52,12 @@ bench: plugin ## Carrick beside Docker's own networks, half an hour: docs/benchm
 
 size: ## The control plane of 100 nodes in virtual time: all of it once, of which `make check` does a part
 	CARRICK_SIZE=all go test -count=1 -timeout 30m -run '^TestVirtualSize$$' -v ./cluster
+
+sim: ## Play SIM_HISTORIES=100000 histories of five hosts that give out addresses; SIM_SEED=… as before
+	SIM_HISTORIES=$${SIM_HISTORIES:-100000} SIM_SEED=$${SIM_SEED:-$$(date +%s)000000} go test -count=1 -timeout 0 -v -run '^TestHistories$$' ./ipam/sim
+
+flaws: ## Show that the histories find each of the mistakes that are planted, within SIM_WITHIN=3000 of them
+	SIM_WITHIN=$${SIM_WITHIN:-3000} go test -tags flaws -count=1 -timeout 0 -v -run '^TestPlantedFlaws$$' ./ipam/sim
 
 nemesis: ## The facts of five nodes under faults for NEMESIS_TIME=10m, NEMESIS_SEED=… as before: docs/reliability.md
 	NEMESIS_TIME=$${NEMESIS_TIME:-10m} go test -tags nemesis -count=1 -timeout 0 -v -run '^TestNemesis' ./cluster
@@ -87,8 +93,8 @@ lab-down: ## Remove it
 
 lint: ## Format, vet, staticcheck
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt -w is missing on:" $$unformatted; exit 1; }
-	go vet -tags e2e,soak,nemesis ./...
-	go run $(STATICCHECK) -tags e2e,soak,nemesis ./...
+	go vet -tags e2e,soak,nemesis,flaws ./...
+	go run $(STATICCHECK) -tags e2e,soak,nemesis,flaws ./...
 
 fuzz: ## Every fuzz target for FUZZTIME each
 	@found=$$(grep -rno --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . || true); \

@@ -105,7 +105,7 @@ func (l *Ledger) Use(at Moment, network, endpoint string, addrs []netip.Addr) Mo
 			}
 		}
 		rec := had.leaseRecord
-		rec.Endpoint = endpoint
+		rec.Endpoint, rec.Gone = endpoint, false
 		all, leases = append(all, putLease(rec)), append(leases, had)
 	}
 	if len(all) == 0 {
@@ -113,7 +113,7 @@ func (l *Ledger) Use(at Moment, network, endpoint string, addrs []netip.Addr) Mo
 	}
 	return write(all, func(Moment) Move {
 		for _, had := range leases {
-			had.Endpoint, had.gone, had.suspect, had.doubt = endpoint, false, false, false
+			had.Endpoint, had.Gone, had.suspect, had.doubt = endpoint, false, false, false
 			if p := adopt[had]; p != nil {
 				p.space.take(had.Addr, had)
 			}
@@ -133,7 +133,7 @@ func (l *Ledger) Unuse(_ Moment, endpoint string) Move {
 				continue
 			}
 			rec := had.leaseRecord
-			rec.Endpoint = ""
+			rec.Endpoint, rec.Gone = "", true
 			all, leases = append(all, putLease(rec)), append(leases, had)
 		}
 	}
@@ -142,7 +142,7 @@ func (l *Ledger) Unuse(_ Moment, endpoint string) Move {
 	}
 	return write(all, func(at Moment) Move {
 		for _, had := range leases {
-			had.Endpoint, had.idle, had.gone, had.suspect = "", at.Now, true, false
+			had.Endpoint, had.idle, had.Gone, had.suspect = "", at.Now, true, false
 		}
 		return done(nil)
 	})

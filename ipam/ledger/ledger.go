@@ -85,7 +85,7 @@ func (l *Ledger) load(read func(prefix string) iter.Seq2[string, []byte], at Mom
 	}
 	for _, rec := range leases {
 		if p := l.pools[rec.Pool]; p != nil && (rec.Endpoint != "" || !flawed(flawLoadsNoLeases)) {
-			p.space.take(rec.Addr, &lease{leaseRecord: rec, idle: at.Now})
+			p.space.take(rec.Addr, &lease{leaseRecord: rec, idle: at.Now, doubt: rec.Endpoint == "" && !rec.Gone})
 		}
 	}
 	for _, p := range l.ordered() {

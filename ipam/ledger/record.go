@@ -57,6 +57,7 @@ type leaseRecord struct {
 	Explicit bool       `json:"explicit,omitempty"` // asked for by --ip
 	Name     string     `json:"name,omitempty"`     // of the container, from engines since 29
 	Endpoint string     `json:"endpoint,omitempty"` // that uses it; "": none does, yet or any more
+	Gone     bool       `json:"gone,omitempty"`     // an endpoint used it, and does not any more
 }
 
 // nextRecord says which addresses of a part were never given: those from Next on. Zero: all were given.

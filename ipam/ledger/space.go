@@ -52,7 +52,6 @@ type freedAddr struct {
 type lease struct {
 	leaseRecord
 	idle    time.Time // since when no endpoint uses it
-	gone    bool      // an endpoint used it, and does not any more
 	suspect bool      // it was idle for too long when last looked at
 	doubt   bool      // a release of it may be the repetition of one from before this process began
 }

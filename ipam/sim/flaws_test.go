@@ -13,7 +13,7 @@ import (
 // TestPlantedFlaws shows that the checks can fail: each mistake, in the ledger or in the world around it, is found within
 // SIM_WITHIN histories.
 func TestPlantedFlaws(t *testing.T) {
-	within := setting(t, "SIM_WITHIN", 400)
+	within := setting(t, "SIM_WITHIN", 3000)
 	defer ledger.Plant("")
 	all := 0
 	look := func(name string, flaw Flaw) {
