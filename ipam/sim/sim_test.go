@@ -25,7 +25,7 @@ func setting(t *testing.T, name string, otherwise uint64) uint64 {
 
 // TestHistories plays SIM_HISTORIES histories from SIM_SEED on; SIM_TRACE=1 prints every event of the first.
 func TestHistories(t *testing.T) {
-	count, seed := setting(t, "SIM_HISTORIES", 300), setting(t, "SIM_SEED", 1)
+	count, seed := setting(t, "SIM_HISTORIES", 100), setting(t, "SIM_SEED", 1)
 	if os.Getenv("SIM_TRACE") != "" {
 		if _, err := Play(Plan{Seed: seed, Hosts: 5, Trace: t.Logf}); err != nil {
 			t.Error(err)
