@@ -116,6 +116,9 @@ func (p *PoolStatus) add() {
 			p.Others += b.Size
 		}
 	}
+	if p.Frozen == 0 {
+		return
+	}
 	find := longest(p.Blocks)
 	for _, l := range p.Leases {
 		if b, ok := find(l.Addr); ok && b.Frozen && p.Range.Contains(l.Addr) {
@@ -127,16 +130,19 @@ func (p *PoolStatus) add() {
 // usable is how many addresses of a part of a subnet may be endpoints', at most 2^62.
 func usable(s cluster.Subnet, part netip.Prefix) uint64 {
 	all := min(cluster.BlockSize(part), 1<<62)
-	not := map[netip.Addr]bool{s.Gateway: true, s.Prefix.Masked().Addr(): true, last(s.Prefix): true}
-	for _, a := range s.Aux {
-		not[a] = true
-	}
-	for a := range not {
-		if part.Contains(a) && !s.Usable(a) {
-			all--
+	var not []netip.Addr // each once: the gateway may be an auxiliary address as well
+	except := func(a netip.Addr) {
+		if part.Contains(a) && !s.Usable(a) && !slices.Contains(not, a) {
+			not = append(not, a)
 		}
 	}
-	return all
+	except(s.Gateway)
+	except(s.Prefix.Masked().Addr())
+	except(last(s.Prefix))
+	for _, a := range s.Aux {
+		except(a)
+	}
+	return all - uint64(len(not))
 }
 
 // longest returns a function that finds the longest block around an address.
