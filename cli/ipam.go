@@ -3,7 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
-	"math/bits"
+	"math"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -194,11 +194,11 @@ func holder(a ipam.AddressStatus) string {
 	return "not known: " + a.Note
 }
 
-// many shows a number of addresses; that of a large IPv6 subnet as a power of two.
+// many shows a number of addresses; that of a large IPv6 subnet as the nearest power of two.
 func many(n uint64) string {
 	const readable = 1 << 32 // all of IPv4
 	if n > readable {
-		return fmt.Sprintf("≥2^%d", bits.Len64(n)-1)
+		return fmt.Sprintf("~2^%.0f", math.Log2(float64(n)))
 	}
 	return strconv.FormatUint(n, 10)
 }

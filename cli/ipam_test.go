@@ -77,7 +77,7 @@ func TestWhoOfTwoPools(t *testing.T) {
 }
 
 func TestManyAddresses(t *testing.T) {
-	for n, want := range map[uint64]string{0: "0", 253: "253", 1 << 32: "4294967296", 1<<32 + 1: "≥2^32", 1 << 62: "≥2^62", 1<<62 - 1: "≥2^61"} {
+	for n, want := range map[uint64]string{0: "0", 253: "253", 1 << 32: "4294967296", 1<<32 + 1: "~2^32", 1 << 62: "~2^62", 1<<62 - 1: "~2^62", 1<<48 - 9: "~2^48"} {
 		if got := many(n); got != want {
 			t.Errorf("%d: %s, want %s", n, got, want)
 		}
