@@ -76,7 +76,7 @@ func showBlocks(ctx context.Context, s *session) error {
 	return show(ctx, s, "Blocks", "blocks: no network of a cluster", head, func(b ipam.BlockStatus) []string {
 		network, free, note := b.Network, "", ""
 		if network == "" {
-			network = b.Name
+			network = b.Shared
 		}
 		switch {
 		case b.Frozen:

@@ -79,7 +79,7 @@ func whoHasIt(s *scene) {
 	flags := []string{"--ipv6", "--subnet", v4.String(), "--subnet", v6.String()}
 	has, hears, deaf := s.hosts[0], s.hosts[1], s.hosts[2]
 	s.on(s.hosts[:2], func(h *lab.Host) error { return s.create(h, "blue", flags...) })
-	c := s.run(has, "c", "--network", "blue")
+	c := s.run(has, "held", "--network", "blue")
 	other := s.run(hears, "other", "--network", "blue")
 	s.reach(allPairs("blue", c, other))
 	here, err := s.local(has)

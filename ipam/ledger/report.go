@@ -72,7 +72,7 @@ func blocksOf(p PoolStatus, blocks []cluster.Block, view cluster.View, hosts hos
 			continue
 		}
 		s := BlockStatus{
-			Subnet: p.Subnet, Network: p.Network, Name: p.Name, Prefix: b.Prefix, Host: hosts.nodes[b.Node].Name, Mine: b.Node == hosts.self,
+			Subnet: p.Subnet, Network: p.Network, Shared: p.Shared, Name: p.Name, Prefix: b.Prefix, Host: hosts.nodes[b.Node].Name, Mine: b.Node == hosts.self,
 			Size: usable(p.subnet, b.Prefix), Entry: b.Index, node: b.Node,
 		}
 		if s.Host == "" {

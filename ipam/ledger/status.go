@@ -46,6 +46,7 @@ type PoolStatus struct {
 type BlockStatus struct {
 	Subnet   netip.Prefix `json:"subnet"`
 	Network  string       `json:"network,omitempty"` // Docker's id
+	Shared   string       `json:"shared"`            // the cluster's id
 	Name     string       `json:"name,omitempty"`
 	Prefix   netip.Prefix `json:"prefix"`
 	Host     string       `json:"host"`
