@@ -140,10 +140,8 @@ func (o Owners) Of(addr netip.Addr) (node string, ok bool) {
 
 // NodeName is the name of a node for sentences; its id if the facts do not have it.
 func (v View) NodeName(id string) string {
-	for _, n := range v.registered() {
-		if n.ID == id && n.Name != "" {
-			return n.Name
-		}
+	if n, ok := v.registration(id); ok && n.Name != "" {
+		return n.Name
 	}
 	if id == "" {
 		return "a newer version"

@@ -36,6 +36,14 @@ func (v View) Get(key string) (Fact, bool) { return v.tree.get(key) }
 // Prefix yields the facts whose keys begin with prefix, in the order of their keys.
 func (v View) Prefix(prefix string) iter.Seq[Fact] { return v.tree.prefix(prefix) }
 
+// Changed is the index of the log entry that wrote or deleted something at key or below it last, or a larger one.
+func (v View) Changed(key string) uint64 {
+	if v.tree == nil {
+		return 0
+	}
+	return v.tree.changed(key)
+}
+
 // Apply returns the view after txn, as the log entry after the newest in v; or v as it was and ErrConflict.
 func (v View) Apply(txn Txn) (View, error) {
 	next, key, ok := v.tree.apply(v.Index()+1, txn)

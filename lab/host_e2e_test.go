@@ -147,7 +147,7 @@ func (lt labTest) reboot(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	if !pings(lt.ctx, lt.b, lt.a.IPv4) {
+	if !reaches(lt.ctx, lt.b, lt.a.IPv4, true) {
 		t.Error("host1 does not answer after the reboot")
 	}
 	lt.docker(t, lt.a, "rm", "-f", "stays")

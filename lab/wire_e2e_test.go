@@ -20,7 +20,7 @@ func (lt labTest) readdress(t *testing.T) {
 		t.Fatal(err)
 	}
 	lt.answers(t, map[string]bool{"198.51.100.77": true, "2001:db8::77": true, "host2": true, was4: false, was6: false})
-	if !pings(lt.ctx, lt.b, gateway4) || !pings(lt.ctx, lt.b, gateway6) {
+	if !reaches(lt.ctx, lt.b, gateway4, true) || !reaches(lt.ctx, lt.b, gateway6, true) {
 		t.Error("host2 does not reach its routers")
 	}
 	for _, family := range []string{"-4", "-6"} {
@@ -52,7 +52,7 @@ func (lt labTest) readdress(t *testing.T) {
 func (lt labTest) answers(t *testing.T, want map[string]bool) {
 	t.Helper()
 	for addr, is := range want {
-		if got := pings(lt.ctx, lt.a, addr); got != is {
+		if got := reaches(lt.ctx, lt.a, addr, is); got != is {
 			t.Errorf("%s answers: %t, want %t", addr, got, is)
 		}
 	}

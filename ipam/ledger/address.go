@@ -314,7 +314,7 @@ func (l *Ledger) grant(at Moment, p *pool, addr netip.Addr, a ask) Move {
 		return m
 	}
 	return write(all, func(at Moment) Move {
-		p.receipts = receipts
+		p.receipts, p.noted = receipts, p.known
 		delete(p.rests, addr)
 		p.space.take(addr, &lease{leaseRecord: rec, idle: at.Now, doubt: doubt})
 		return p.gives(addr)

@@ -156,10 +156,11 @@ func (p *pool) receive(at Moment) Move {
 	p.refresh(at)
 	all, receipts := p.receipt()
 	if len(all) == 0 {
+		p.noted = p.known
 		return done(nil)
 	}
 	return write(all, func(Moment) Move {
-		p.receipts = receipts
+		p.receipts, p.noted = receipts, p.known
 		return done(nil)
 	})
 }

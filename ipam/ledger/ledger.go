@@ -92,6 +92,11 @@ func (l *Ledger) load(read func(prefix string) iter.Seq2[string, []byte], at Mom
 		p.made = at.Now
 		p.space.resume(nexts[p.ID], at.Now)
 		p.refresh(at)
+		for prefix := range p.receipts { // of a block of one address no mark says that it was given once
+			if _, free := p.space.freed[prefix.Addr()]; free && prefix.IsSingleIP() {
+				p.space.before[prefix.Addr()] = true
+			}
+		}
 	}
 	for _, rec := range rests {
 		if p := l.pools[rec.Pool]; p != nil && p.space.leases[rec.Addr] == nil {

@@ -26,6 +26,7 @@ type pool struct {
 	viewed uint64
 	stale  bool // the view is older than the binding
 	known  bool // there was a view
+	noted  bool // the receipts are as it says
 	joined bool
 	self   string
 	blocks []cluster.Block
@@ -58,8 +59,12 @@ func (p *pool) refresh(at Moment) {
 		p.known = true
 		p.space.setParts([]netip.Prefix{p.rangeOf()}, nil, at.Now)
 		return
+	case p.known && at.Joined && p.joined && p.self == at.Self && !p.stale && p.viewed <= at.View.Index() &&
+		at.View.Changed("block/"+p.Shared) <= p.viewed:
+		p.viewed = at.View.Index() // others have changed something
+		return
 	}
-	p.known, p.joined, p.viewed, p.self = true, at.Joined, at.View.Index(), at.Self
+	p.known, p.noted, p.joined, p.viewed, p.self = true, false, at.Joined, at.View.Index(), at.Self
 	if !at.Joined { // SECRET was taken away: whose addresses are whose is not known
 		p.stale, p.blocks = true, nil
 		p.space.setParts(nil, nil, at.Now)
@@ -107,7 +112,7 @@ func (p *pool) believed(view cluster.View) []cluster.Block {
 
 // receipt is what a pool's receipts should be, by the facts, and the writes that make them so.
 func (p *pool) receipt() ([]store.Write, map[netip.Prefix]blockRecord) {
-	if p.stale || p.Shared == "" || !p.known {
+	if p.stale || p.Shared == "" || !p.known || p.noted {
 		return nil, p.receipts
 	}
 	receipts := map[netip.Prefix]blockRecord{}

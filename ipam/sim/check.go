@@ -78,12 +78,13 @@ func (w *world) owned(c *container) {
 // check looks at all that the last event may have changed.
 func (w *world) check() {
 	if w.checked < w.head() {
-		w.checked = w.head()
 		w.fences()
-		for _, at := range slices.SortedFunc(maps.Keys(w.holders), comparePlaces) {
-			w.owned(w.holders[at])
+		for _, shared := range w.sharedNets() {
+			if v := w.newest(); max(v.Changed("block/"+shared), v.Changed("attend/"+shared)) > uint64(w.checked) {
+				w.blocks(shared)
+			}
 		}
-		w.blocks()
+		w.checked = w.head()
 	}
 	if w.disks != w.diskChanges {
 		w.disks = w.diskChanges
@@ -104,6 +105,9 @@ func comparePlaces(a, b place) int {
 
 // fences ends what forgotten hosts had: the others keep their frames out.
 func (w *world) fences() {
+	if w.newest().Changed("forgotten") <= uint64(w.checked) {
+		return
+	}
 	for _, at := range slices.SortedFunc(maps.Keys(w.holders), comparePlaces) {
 		c := w.holders[at]
 		if _, fenced := w.newest().Fenced(c.h.id); fenced {
@@ -112,22 +116,25 @@ func (w *world) fences() {
 	}
 }
 
-// blocks checks that no block overlaps another, but for single addresses that were carved out, and belongs to a node that has the
-// network.
-func (w *world) blocks() {
+// blocks checks that addresses in use lie in blocks of their hosts, that no block overlaps another, but for single addresses that
+// were carved out, and that each belongs to a node that has the network.
+func (w *world) blocks(shared string) {
+	for _, at := range slices.SortedFunc(maps.Keys(w.holders), comparePlaces) {
+		if at.shared == shared {
+			w.owned(w.holders[at])
+		}
+	}
 	v := w.newest()
-	for _, shared := range w.sharedNets() {
-		var last cluster.Block
-		for _, b := range v.Blocks(shared) {
-			if last.Prefix.IsValid() && last.Prefix.Overlaps(b.Prefix) && !b.Prefix.IsSingleIP() {
-				w.breaks("blocks %s and %s overlap", last.Prefix, b.Prefix)
-			}
-			if !b.Prefix.IsSingleIP() {
-				last = b
-			}
-			if _, there := v.Get("attend/" + shared + "/" + b.Node); !there {
-				w.breaks("block %s is that of %s, which does not have the network", b.Prefix, b.Node)
-			}
+	var last cluster.Block
+	for _, b := range v.Blocks(shared) {
+		if last.Prefix.IsValid() && last.Prefix.Overlaps(b.Prefix) && !b.Prefix.IsSingleIP() {
+			w.breaks("blocks %s and %s overlap", last.Prefix, b.Prefix)
+		}
+		if !b.Prefix.IsSingleIP() {
+			last = b
+		}
+		if _, there := v.Get("attend/" + shared + "/" + b.Node); !there {
+			w.breaks("block %s is that of %s, which does not have the network", b.Prefix, b.Node)
 		}
 	}
 }

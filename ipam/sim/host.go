@@ -333,6 +333,9 @@ func (t *task) propose(p *process, txn cluster.Txn, deadline time.Duration) erro
 		return fmt.Errorf("propose: %w", cluster.ErrNoQuorum)
 	}
 	t.sleep(w.within(16*time.Millisecond, 30*time.Millisecond))
+	if p.dead {
+		return errDied
+	}
 	if !written {
 		return fmt.Errorf("propose: %w", cluster.ErrNoQuorum)
 	}

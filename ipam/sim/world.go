@@ -22,8 +22,8 @@ type world struct {
 	trace  func(string, ...any) // nil: nobody listens
 	broken error
 
-	log    []cluster.View            // by index
-	owners map[string]cluster.Owners // by the newest entry
+	log    []cluster.View     // by index
+	owners map[string]*owners // of each network's blocks
 	hosts  []*host
 	nets   []netDef
 	faulty bool // faults happen; at the end all is well
@@ -68,7 +68,7 @@ func definitions() []netDef {
 }
 
 func newWorld(plan Plan) *world {
-	w := &world{Rand: rand.New(rand.NewPCG(plan.Seed, 0)), plan: plan, log: []cluster.View{{}}, holders: map[place]*container{}, faulty: true}
+	w := &world{Rand: rand.New(rand.NewPCG(plan.Seed, 0)), plan: plan, log: []cluster.View{{}}, holders: map[place]*container{}, owners: map[string]*owners{}, faulty: true}
 	all := definitions()
 	w.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	w.nets = all[:1+w.IntN(3)]
@@ -125,7 +125,7 @@ func (w *world) append(txn cluster.Txn, who string) error {
 	if err != nil {
 		return err
 	}
-	w.log, w.owners = append(w.log, next), nil
+	w.log = append(w.log, next)
 	for _, h := range w.hosts {
 		w.tell(h, w.head())
 	}
@@ -160,15 +160,20 @@ func (w *world) quorum(h *host) bool {
 	return 2*up > len(w.hosts)
 }
 
+// owners are those of a network's blocks, as of a log entry.
+type owners struct {
+	cluster.Owners
+	at int
+}
+
 // owner is the node that has an address, by the newest entry of the log.
 func (w *world) owner(shared string, addr netip.Addr) string {
-	if w.owners == nil {
-		w.owners = map[string]cluster.Owners{}
-		for _, n := range w.nets {
-			w.owners[n.shared] = w.newest().Owners(n.shared)
-		}
+	o := w.owners[shared]
+	if o == nil || uint64(o.at) < w.newest().Changed("block/"+shared) {
+		o = &owners{w.newest().Owners(shared), w.head()}
+		w.owners[shared] = o
 	}
-	node, _ := w.owners[shared].Of(addr)
+	node, _ := o.Of(addr)
 	return node
 }
 
