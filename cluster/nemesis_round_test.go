@@ -107,6 +107,9 @@ func (r *round) play(length time.Duration) []string {
 	return r.end()
 }
 
+// restless is what is wrong when the nodes do not find together again.
+const restless = "it does not come to rest: "
+
 // end heals everything, and looks at what there is.
 func (r *round) end() []string {
 	r.armed.Store(false)
@@ -122,7 +125,7 @@ func (r *round) end() []string {
 		for _, n := range r.nodes {
 			all = append(all, fmt.Sprintf("%+v", n.c.Status()))
 		}
-		return []string{"it does not come to rest: " + strings.Join(all, "\n")}
+		return []string{restless + strings.Join(all, "\n")}
 	}
 	var wrong []string
 	newest := first.c.View()
