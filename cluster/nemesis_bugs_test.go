@@ -3,6 +3,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -74,6 +75,9 @@ var plantedBugs = []bug{
 	{name: "the fence does not hold", machine: without(func(c Cond) bool { return strings.HasPrefix(c.Key, belowFenced) })},
 	{name: "entries are applied in another order", machine: func(f *fsm) raft.FSM {
 		return changed{f, func(logs []*raft.Log) []*raft.Log {
+			if slices.ContainsFunc(logs, func(log *raft.Log) bool { return bytes.Contains(log.Data, []byte(`"key":"node/`)) }) {
+				return logs // a cluster that does not find together again proves nothing
+			}
 			logs = slices.Clone(logs)
 			slices.Reverse(logs)
 			return logs
@@ -202,9 +206,11 @@ func TestNemesisFindsPlantedBugs(t *testing.T) {
 			t.Parallel()
 			for i := range foundWithin {
 				r := newRound(t, uint64(i), &b)
-				if wrong := r.play(roundLength); len(wrong) > 0 {
-					t.Logf("found in round %d: %s", i+1, wrong[0])
-					return
+				for _, w := range r.play(roundLength) {
+					if !strings.HasPrefix(w, restless) {
+						t.Logf("found in round %d: %s", i+1, w)
+						return
+					}
 				}
 			}
 			t.Errorf("not found in %d rounds", foundWithin)

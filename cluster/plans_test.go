@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"context"
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"
@@ -181,6 +183,34 @@ func leaves(t *testing.T, now *View, node string) {
 	t.Helper()
 	if err := planned(t, now, *now, node, PlanLeave(*now, "net", node), nil); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// following is a node whose view is another after each wake.
+type following struct {
+	view View
+	wake chan struct{}
+}
+
+func (f *following) View() View { return f.view }
+
+func (f *following) Watch() (<-chan struct{}, func()) { return f.wake, func() { f.wake = nil } }
+
+func TestNewerWaitsForWhatIsNew(t *testing.T) {
+	f := &following{wake: make(chan struct{}, 1)}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	f.wake <- struct{}{} // it is woken by something else
+	if v, err := Newer(ctx, f, f.view); !errors.Is(err, context.Canceled) || v != f.view {
+		t.Errorf("nothing is new: %v, %v", v.Index(), err)
+	}
+	if f.wake != nil {
+		t.Error("it is still woken")
+	}
+	old := f.view
+	give(t, &f.view, "a", "1")
+	if v, err := Newer(ctx, f, old); err != nil || v.Index() != 1 {
+		t.Errorf("there is a newer view: %d, %v", v.Index(), err)
 	}
 }
 
