@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
+	"github.com/carricknet/carrick/ipam"
 	"github.com/carricknet/carrick/plugin"
 )
 
@@ -22,7 +24,7 @@ func (h *host) backend() plugin.Backend {
 	return plugin.Backend{
 		Networks: h.driver, Endpoints: h.driver, Sandboxes: h.driver,
 		Pools: h.ipam, Addresses: h.ipam,
-		Reports: h, Members: h, Rescue: h,
+		Reports: h, Ledger: h, Members: h, Rescue: h,
 		Measures: h, Alarms: h.alarms, Warnings: h.warningTexts,
 	}
 }
@@ -64,8 +66,38 @@ func (h *host) Networks(context.Context) (any, error) { return h.driver.Networks
 // Endpoints is what `carrick endpoints` shows.
 func (h *host) Endpoints(context.Context) (any, error) { return h.driver.Endpoints(), nil }
 
-// Pools is what `carrick pools` shows.
-func (h *host) Pools(context.Context) (any, error) { return h.ipam.Status(), nil }
+// Pools is what `carrick ipam pools` shows.
+func (h *host) Pools(_ context.Context, which string) (any, error) {
+	return h.ipam.Pools(which, h.elsewhere())
+}
+
+// Blocks is what `carrick ipam blocks` shows.
+func (h *host) Blocks(_ context.Context, which string) (any, error) {
+	return h.ipam.Blocks(which, h.elsewhere())
+}
+
+// Leases is what `carrick ipam leases` shows.
+func (h *host) Leases(_ context.Context, which string) (any, error) { return h.ipam.Leases(which) }
+
+// Who is what `carrick ipam who` shows.
+func (h *host) Who(_ context.Context, addr netip.Addr) (any, error) {
+	return h.ipam.Who(addr, h.elsewhere())
+}
+
+// elsewhere is what the driver knows of the networks whose addresses ipam gives.
+func (h *host) elsewhere() ipam.Elsewhere {
+	return ipam.Elsewhere{Modes: h.driver.ModeOf(), Told: func(shared string) (all []ipam.Told, heard bool) {
+		endpoints, heard := h.driver.Heard(shared)
+		for _, e := range endpoints {
+			t := ipam.Told{Node: e.Node, Endpoint: e.ID, MAC: e.MAC.String()}
+			for _, p := range e.Addrs {
+				t.Addrs = append(t.Addrs, p.Addr())
+			}
+			all = append(all, t)
+		}
+		return all, heard
+	}}
+}
 
 // Leave takes this node out of the cluster.
 func (h *host) Leave(ctx context.Context) error {

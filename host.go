@@ -129,7 +129,7 @@ func (h *host) build(m machine, find func() (overlay.Underlay, error), node memb
 		Kernel: m, Guard: h.guard, Store: h.state, Damaged: h.state.Damage() != "", Logger: h.log,
 	}
 	if node != nil {
-		pools.Cluster, networks.Facts, networks.Records = node, node, node
+		pools.Cluster, pools.Nodes, networks.Facts, networks.Records = node, node.Nodes, node, node
 		h.wake, h.unwatch = node.Watch()
 	}
 	if h.ipam, err = ipam.New(pools); err != nil {

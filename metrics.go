@@ -88,14 +88,23 @@ func (h *host) hostMetrics() []metric {
 	}
 }
 
-// networkMetrics know networks by the first digits of their identifiers, as docker network ls shows them.
+// networkMetrics know networks by the first digits of their identifiers, as docker network ls shows them, and addresses by
+// their subnets.
 func (h *host) networkMetrics() []metric {
 	local, remote, refused := map[string]float64{}, map[string]float64{}, map[string]float64{}
 	for _, n := range h.driver.Networks() {
 		id := n.ID[:min(12, len(n.ID))]
 		local[id], remote[id], refused[id] = float64(n.Local), float64(n.Remote), float64(n.Refused)
 	}
+	used, free, stranded := map[string]float64{}, map[string]float64{}, map[string]float64{}
+	for _, p := range h.ipam.Status() {
+		subnet := p.Subnet.String()
+		used[subnet], free[subnet], stranded[subnet] = float64(p.Used), float64(p.Free), float64(p.Stranded)
+	}
 	return []metric{
+		gauge("carrick_used_addresses", "Addresses that this host has handed out.", byLabel("subnet", used)...),
+		gauge("carrick_free_addresses", "Addresses that this host may hand out without asking anybody.", byLabel("subnet", free)...),
+		gauge("carrick_stranded_addresses", "Addresses in blocks of hosts that do not answer.", byLabel("subnet", stranded)...),
 		gauge("carrick_endpoints", "Endpoints of this host.", byLabel("network", local)...),
 		gauge("carrick_remote_endpoints", "Endpoints of other hosts that this host knows.", byLabel("network", remote)...),
 		gauge("carrick_refused_records", "What other hosts say of endpoints and is not believed.", byLabel("network", refused)...),

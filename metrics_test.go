@@ -38,7 +38,7 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	for key, want := range map[string]float64{
-		"carrick_endpoints": 1, "carrick_remote_endpoints": 0, "carrick_warning gro-off": 0, "carrick_kernel_repairs_total link": 0,
+		"carrick_used_addresses 10.1.0.0/24": 1, "carrick_stranded_addresses 10.1.0.0/24": 0, "carrick_endpoints": 1, "carrick_remote_endpoints": 0, "carrick_warning gro-off": 0, "carrick_kernel_repairs_total link": 0,
 		"carrick_nodes alive": 1, "carrick_nodes silent": 1, "carrick_nodes suspended": 1, "carrick_leader_known ": 1, "carrick_quorum ": 0,
 	} {
 		if got, ok := values[key]; !ok || got != want {

@@ -103,7 +103,7 @@ func (s *site) cells(swarm bool) []cell {
 		}
 		cells = append(cells, c)
 	}
-	cells = append(cells, s.runCell(swarm), s.firstCell(swarm))
+	cells = append(cells, s.runCell(swarm), s.firstCell(swarm), s.addressCell())
 	slices.SortFunc(cells, func(a, b cell) int { return strings.Compare(a.name, b.name) }) // a seed gives the same order again
 	return cells
 }

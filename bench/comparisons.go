@@ -109,6 +109,12 @@ func tables(overlay string) []table {
 			{title: "from `docker run` to the first reply, beside Docker's overlay: Carrick / Docker",
 				of: key("first", carrickOverlay, "issued"), to: key("first", dockerOverlay, "issued")},
 		}},
+		{"An address", addressing, "", []row{
+			{title: "an address of a bridge network, p50", of: key("address", carrickBridge, "p50"), unit: "ms"},
+			{title: "an address of a bridge network, p99", of: key("address", carrickBridge, "p99"), unit: "ms", goal: most("address", 5)},
+			{title: "an address of an overlay network, p50", of: key("address", carrickOverlay, "p50"), unit: "ms"},
+			{title: "an address of an overlay network, p99", of: key("address", carrickOverlay, "p99"), unit: "ms", goal: most("address", 5)},
+		}},
 		{"Docker's layout without Docker", without, "rebuilt / Docker", cross(rebuiltOverlay, dockerOverlay, false)},
 	}
 }
@@ -128,6 +134,8 @@ const (
 	starting = "The time of `docker run --rm … true` less that with `--network none`, on the same host in the same round."
 	first    = "The other host pings the address every 10 ms before its container is started. The address answers when the engine " +
 		"has moved the interface into the sandbox and up, which is before it starts the process."
+	addressing = "The engine's calls RequestAddress and ReleaseAddress together, on the plugin's socket. Both are on disk when they are " +
+		"answered."
 	without = "Docker's overlay as a few `ip` commands make it (`bench/layout.go`): what the comparison rests on where Swarm does not run."
 )
 

@@ -107,7 +107,7 @@ func parseOptions(args []string) (options, error) {
 	flags.StringVar(&o.control, "control", controlFile, "the control plane's figures: made anew if there is no such file, as they "+
 		"take long and depend on no machine")
 	flags.DurationVar(&o.wait, "wait", waiting, "how long a round waits for an idle machine, in all")
-	flags.StringVar(&o.only, "only", "", "measure only what begins so, to look into it: tcp1, tcp4, rr, crr, udp, run, first; several with commas")
+	flags.StringVar(&o.only, "only", "", "measure only what begins so, to look into it: tcp1, tcp4, rr, crr, udp, run, first, address; several with commas")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}

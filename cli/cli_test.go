@@ -177,9 +177,6 @@ func TestShown(t *testing.T) {
 		{"Endpoints", "endpoints", "endpoints"},
 		{"Endpoints", "endpoints", "endpoints --json"},
 		{"Endpoints", "none", "endpoints"},
-		{"Pools", "pools", "pools"},
-		{"Pools", "pools", "pools --json"},
-		{"Pools", "none", "pools"},
 		{"Metrics", "metrics", "metrics"},
 		{"Metrics", "metrics", "metrics --json"},
 		{"Metrics", "none", "metrics"},
@@ -258,7 +255,8 @@ func TestThePluginSaysNo(t *testing.T) {
 }
 
 func TestWrongCommands(t *testing.T) {
-	const all = "status, peers, networks, endpoints, pools, metrics, leave, join, forget, recover, network rm, secret, version, help"
+	const all = "status, peers, networks, endpoints, ipam pools, ipam blocks, ipam leases, ipam who, metrics, leave, join, forget, recover, network rm, secret, version, help"
+	const addresses = "ipam pools, ipam blocks, ipam leases, ipam who"
 	for _, tt := range []struct {
 		args []string
 		want string
@@ -275,6 +273,16 @@ func TestWrongCommands(t *testing.T) {
 		{[]string{"status", "all"}, `status takes no parameter, and was given "all"`},
 		{[]string{"leave", "--json"}, `leave: "--json" is no flag of it; allowed are --yes, --plugin`},
 		{[]string{"leave", "host-b"}, `leave takes no parameter, and was given "host-b"`},
+		{[]string{"pools"}, `"pools" is no command; there are ` + all},
+		{[]string{"ipam"}, `"ipam" is no command; there are ` + addresses},
+		{[]string{"ipam", "pool"}, `"ipam pool" is no command; there are ` + addresses},
+		{[]string{"ipam", "--json"}, `"ipam --json" is no command; there are ` + addresses},
+		{[]string{"network"}, `"network" is no command; there are network rm`},
+		{[]string{"ipam", "pools", "blue", "green"}, "ipam pools takes one POOL at most, and was given 2"},
+		{[]string{"ipam", "blocks", ""}, "ipam blocks needs one POOL, and was given 1"},
+		{[]string{"ipam", "leases", "--yes"}, `ipam leases: "--yes" is no flag of it; allowed are --json, --plugin`},
+		{[]string{"ipam", "who"}, "ipam who needs one ADDRESS, and was given 0"},
+		{[]string{"ipam", "who", "10.0.1.1", "10.0.1.2"}, "ipam who needs one ADDRESS, and was given 2"},
 		{[]string{"forget", "--yes"}, "forget needs one NODE, and was given 0"},
 		{[]string{"forget", "host-b", "host-c"}, "forget needs one NODE, and was given 2"},
 		{[]string{"forget", ""}, "forget needs one NODE, and was given 1"},

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/carricknet/carrick/driver"
-	"github.com/carricknet/carrick/ipam"
 )
 
 func showNetworks(ctx context.Context, s *session) error {
@@ -64,35 +63,4 @@ func showEndpoints(ctx context.Context, s *session) error {
 		rows = append(rows, []string{short(e.Network), short(e.ID), e.MAC, strings.Join(e.Addrs, ","), e.Node, e.VTEP})
 	}
 	return s.table("endpoints", []string{"NETWORK", "ENDPOINT", "MAC", "ADDRESSES", "NODE", "VTEP"}, rows)
-}
-
-// showPools names the leases of endpoints only in JSON.
-func showPools(ctx context.Context, s *session) error {
-	raw, err := s.call(ctx, "Pools", struct{}{})
-	if err != nil {
-		return err
-	}
-	if s.json {
-		return s.printJSON(raw)
-	}
-	var all []ipam.PoolStatus
-	if err := understand(raw, &all); err != nil {
-		return err
-	}
-	var rows [][]string
-	for _, p := range all {
-		var mine, others []string
-		for _, b := range p.Blocks {
-			if b.Mine {
-				mine = append(mine, b.Prefix.String())
-			} else {
-				others = append(others, b.Prefix.String()+" "+b.Host)
-			}
-		}
-		rows = append(rows, []string{
-			p.Subnet.String(), short(p.Network), strconv.Itoa(p.Used), strconv.FormatUint(p.Free, 10),
-			strings.Join(mine, ","), strings.Join(others, ","),
-		})
-	}
-	return s.table("pools", []string{"SUBNET", "NETWORK", "USED HERE", "FREE HERE", "BLOCKS", "OTHERS' BLOCKS"}, rows)
 }

@@ -28,7 +28,7 @@ type Env struct {
 // verb is one command.
 type verb struct {
 	name  string
-	param string // the name of its one parameter; "": none
+	param string // the name of its one parameter, in brackets if it may be left out; "": none
 	flags []string
 	doc   string
 	run   func(ctx context.Context, s *session) error
@@ -50,7 +50,10 @@ func verbs() []verb {
 		{"peers", "", reading, "the nodes of the cluster", showNodes},
 		{"networks", "", reading, "the networks of this host", showNetworks},
 		{"endpoints", "", reading, "the endpoints of these networks, here and on other nodes", showEndpoints},
-		{"pools", "", reading, "the subnets of this host, and who gives which of their addresses", showPools},
+		{"ipam pools", "[POOL]", reading, "the subnets, and how many of their addresses are used, free and stranded", showPools},
+		{"ipam blocks", "[POOL]", reading, "who gives which of the cluster's addresses", showBlocks},
+		{"ipam leases", "[POOL]", reading, "the addresses that are not free on this host, and why", showLeases},
+		{"ipam who", "ADDRESS", reading, "who has an address", showWho},
 		{"metrics", "", reading, "what other programs watch, in the text format of Prometheus", showMetrics},
 		{"leave", "", changing, "take this node out of the cluster, for ever", leave},
 		{"join", "", changing, "join again as a new node, after leave", rejoin},
@@ -120,7 +123,7 @@ func run(ctx context.Context, args []string, env Env) error {
 		rest = rest[1:]
 	}
 	if i < 0 {
-		return usageError{fmt.Sprintf("%q is no command; there are %s", name, strings.Join(names(), ", "))}
+		return unknown(args)
 	}
 	v := all[i]
 	s := &session{Env: env}
@@ -132,6 +135,16 @@ func run(ctx context.Context, args []string, env Env) error {
 		return s.print(usage(v) + "\n" + v.doc + "\n")
 	}
 	return v.run(ctx, s)
+}
+
+// unknown tells which commands there are, or, where the first word is right, which second ones.
+func unknown(args []string) error {
+	name, known := args[0], names()
+	below := slices.DeleteFunc(slices.Clone(known), func(v string) bool { return !strings.HasPrefix(v, name+" ") })
+	if len(below) > 0 {
+		name, known = strings.Join(args[:min(len(args), 2)], " "), below
+	}
+	return usageError{fmt.Sprintf("%q is no command; there are %s", name, strings.Join(known, ", "))}
 }
 
 func names() []string {
@@ -176,10 +189,13 @@ func (s *session) parse(v verb, args []string) (help bool, err error) {
 		}
 	}
 	switch {
+	case strings.HasPrefix(v.param, "[") && len(params) > 1:
+		return false, usageError{fmt.Sprintf("%s takes one %s at most, and was given %d", v.name, strings.Trim(v.param, "[]"), len(params))}
+	case strings.HasPrefix(v.param, "[") && len(params) == 0:
 	case v.param == "" && len(params) > 0:
 		return false, usageError{fmt.Sprintf("%s takes no parameter, and was given %q", v.name, params[0])}
 	case v.param != "" && (len(params) != 1 || params[0] == ""):
-		return false, usageError{fmt.Sprintf("%s needs one %s, and was given %d", v.name, v.param, len(params))}
+		return false, usageError{fmt.Sprintf("%s needs one %s, and was given %d", v.name, strings.Trim(v.param, "[]"), len(params))}
 	case v.param != "":
 		s.param = params[0]
 	}
@@ -223,6 +239,7 @@ func showHelp(_ context.Context, s *session) error {
 --json    as JSON, for programs
 --plugin  which plugin, if several run here: its ID, or the beginning of it, as ` + "`docker plugin ls`" + ` shows it
 --yes     do it without asking
+POOL      a subnet, or the name or the identifier of its network; without it, all
 
 Exit codes: 0 done, 1 not done or not well, 2 not understood.
 `)

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/carricknet/carrick/cluster"
@@ -58,22 +57,12 @@ func showStatus(ctx context.Context, s *session) error {
 	if s.json {
 		err = s.printJSON(raw)
 	} else {
-		err = s.printStatus(st)
+		err = s.rows(statusRows(st))
 	}
 	if err == nil && !st.well() {
 		return errUnwell
 	}
 	return err
-}
-
-func (s *session) printStatus(st status) error {
-	w := tabwriter.NewWriter(s.Stdout, 0, 0, 2, ' ', 0)
-	for _, row := range statusRows(st) {
-		if _, err := fmt.Fprintf(w, "%s\t%s\n", row[0], clean(row[1])); err != nil {
-			return err
-		}
-	}
-	return w.Flush()
 }
 
 func statusRows(st status) [][2]string {
@@ -209,20 +198,12 @@ func nodeState(n cluster.Node, self string) string {
 	case n.Lost:
 		return "left behind"
 	case n.Suspended:
-		return "suspended" + sinceWhen(n)
+		return "suspended" + sinceThen(n.Silent)
 	case !n.Alive:
-		return "silent" + sinceWhen(n)
+		return "silent" + sinceThen(n.Silent)
 	default:
 		return "alive"
 	}
-}
-
-// sinceWhen is empty for a node that was not heard since this plugin's start.
-func sinceWhen(n cluster.Node) string {
-	if n.Silent.IsZero() {
-		return ""
-	}
-	return " since " + n.Silent.UTC().Format(time.RFC3339)
 }
 
 func yesNo(b bool) string {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"text/tabwriter"
+	"time"
 	"unicode"
 )
 
@@ -27,6 +28,17 @@ func (s *session) table(what string, head []string, rows [][]string) error {
 	return w.Flush()
 }
 
+// rows shows what has a name each.
+func (s *session) rows(rows [][2]string) error {
+	w := tabwriter.NewWriter(s.Stdout, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		if _, err := fmt.Fprintf(w, "%s\t%s\n", row[0], clean(row[1])); err != nil {
+			return err
+		}
+	}
+	return w.Flush()
+}
+
 // clean makes one line of a text, and keeps names that other nodes have chosen from moving the cursor.
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
@@ -39,6 +51,21 @@ func clean(s string) string {
 			return '?'
 		}
 	}, s)
+}
+
+func when(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+// sinceThen is empty for what is not known: a node that was not heard since this plugin's start, for one.
+func sinceThen(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return " since " + when(t)
 }
 
 func short(id string) string { return id[:min(len(id), shortID)] }

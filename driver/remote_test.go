@@ -172,3 +172,28 @@ func TestTrafficGoesOnUntilTheOthersAreHeardAgain(t *testing.T) {
 		t.Errorf("what is gone stays:\n%s", after)
 	}
 }
+
+// TestWhatIsHeard: all that others tell and that can be read, where this host listens.
+func TestWhatIsHeard(t *testing.T) {
+	c := &clustertest.Cluster{}
+	h, other := newHost(t, c, "host1"), newHost(t, c, "host2")
+	shared := sharedID("10.1.0.0/24")
+	must(t, h.CreateNetwork(t.Context(), netRequest("shared", "a1", "10.1.0.0/24")))
+	other.node.Publish(shared, id("b1"), encodeRecord(Endpoint{MAC: kernel.MAC{2, 5: 1}, Addrs: epRequest("", "", "10.1.0.66/24").Addrs}))
+	other.node.Publish(shared, id("b2"), []byte("garbage"))
+	if all, heard := h.Heard(shared); heard || len(all) > 0 {
+		t.Errorf("without an endpoint: %+v", all)
+	}
+	_, err := h.CreateEndpoint(t.Context(), epRequest("a1", "e1", "10.1.0.2/24"))
+	must(t, err)
+	all, heard := h.Heard(shared)
+	if !heard || len(all) != 1 || all[0].ID != id("b1") || all[0].Node != other.node.ID() || all[0].Addrs[0].String() != "10.1.0.66/24" {
+		t.Errorf("%v: %+v", heard, all)
+	}
+	if all, heard := h.Heard(""); heard || len(all) > 0 {
+		t.Errorf("of no network: %+v", all)
+	}
+	if modes := h.ModeOf(); len(modes) != 1 || modes[id("a1")] != "shared" {
+		t.Errorf("modes %v", modes)
+	}
+}

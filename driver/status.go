@@ -78,6 +78,40 @@ func (d *Driver) Endpoints() []EndpointStatus {
 	return all
 }
 
+// Heard is an endpoint as another node tells of it.
+type Heard struct {
+	Node string // id
+	Endpoint
+}
+
+// Heard is what the other nodes tell of a network of the cluster, believed or not; what cannot be read is left out. It is
+// false where this host does not listen, since it has no endpoint in that network.
+func (d *Driver) Heard(shared string) ([]Heard, bool) {
+	listens := slices.ContainsFunc(d.contents(), func(c content) bool { return c.Shared == shared && len(c.endpoints) > 0 })
+	if shared == "" || d.Records == nil || !listens {
+		return nil, false
+	}
+	var all []Heard
+	for _, row := range d.Records.Remote(shared) {
+		for _, id := range sortedKeys(row.Records) {
+			if e, err := decodeRecord(row.Records[id]); err == nil {
+				e.ID = id
+				all = append(all, Heard{row.Node.ID, e})
+			}
+		}
+	}
+	return all, true
+}
+
+// ModeOf are the modes of the networks by Docker's identifiers.
+func (d *Driver) ModeOf() map[string]string {
+	modes := map[string]string{}
+	for _, c := range d.contents() {
+		modes[c.ID] = c.Mode
+	}
+	return modes
+}
+
 // Alarms are sentences about what is not as it should be.
 func (d *Driver) Alarms() []string {
 	var all []string

@@ -18,7 +18,7 @@ type scenario struct {
 // scenarios in the order in which they run: those that do more to the hosts come later. A host that was switched off, which
 // begins with ADeadHostIsForgotten, cannot be compared with a dump of before: docker_gwbridge has another MAC address.
 var scenarios = slices.Concat(
-	modes, options, joining, addresses, containers, badInput,
+	modes, options, joining, addresses, ipam, containers, badInput,
 	firstPacket, faults, drift, starts, partitions, anyOrder, leftovers,
 	settings, upgrades, membership, attacks, swarms, reboots, hostsComeAndGo,
 )

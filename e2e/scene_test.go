@@ -208,8 +208,8 @@ func (s *scene) explain() {
 			s.Logf("%s is off", h.Name)
 			continue
 		}
-		for _, verb := range []string{"status", "networks", "endpoints"} {
-			out, err := h.Run(ctx, binary, verb)
+		for _, verb := range []string{"status", "networks", "endpoints", "ipam blocks"} {
+			out, err := h.Run(ctx, append([]string{binary}, strings.Fields(verb)...)...)
 			s.Logf("%s: carrick %s:\n%s\n%v", h.Name, verb, out, err)
 		}
 		out, err := h.Docker(ctx, "ps", "-a", "--no-trunc", "--format", "{{.Names}}\t{{.Status}}\t{{.Networks}}")

@@ -311,10 +311,10 @@ func (s *scene) status(h *lab.Host) (status, error) {
 
 // carrick runs the command line on a host and reads its JSON. A status that is not well is told by the exit status as well,
 // so that only an answer that cannot be read is an error.
-func (s *scene) carrick(h *lab.Host, into any, verb string) error {
-	text, err := h.Run(s.ctx, binary, verb, "--json")
+func (s *scene) carrick(h *lab.Host, into any, args ...string) error {
+	text, err := h.Run(s.ctx, append(append([]string{binary}, args...), "--json")...)
 	if jsonErr := json.Unmarshal([]byte(text), into); jsonErr != nil {
-		return errors.Join(fmt.Errorf("%s: carrick %s --json: %w: %q", h.Name, verb, jsonErr, text), err)
+		return errors.Join(fmt.Errorf("%s: carrick %s --json: %w: %q", h.Name, strings.Join(args, " "), jsonErr, text), err)
 	}
 	return nil
 }
@@ -348,14 +348,13 @@ func (s *scene) sweep(h *lab.Host) error {
 	if err != nil {
 		return err
 	}
-	for _, what := range []string{"networks", "pools"} {
-		var left []json.RawMessage
-		if err := s.carrick(h, &left, what); err != nil {
-			return err
-		}
-		if len(left) > 0 {
-			return fmt.Errorf("%s: %s that Docker does not have any more: %s", h.Name, what, left)
-		}
+	var networks []netStatus
+	if err := s.carrick(h, &networks, "networks"); err != nil {
+		return err
 	}
-	return nil
+	pools, err := s.pools(h)
+	if err == nil && len(networks)+len(pools) > 0 {
+		err = fmt.Errorf("%s: networks and pools that Docker does not have any more: %+v, %+v", h.Name, networks, pools)
+	}
+	return err
 }

@@ -133,7 +133,8 @@ func TestWithoutQuorumOwnSpaceIsGiven(t *testing.T) {
 	if n < 13 {
 		t.Errorf("only %d addresses out of the own block", n)
 	}
-	want(t, err, fmt.Sprintf("subnet 10.1.0.0/24: no address left: %d used and 0 free on this host, 240 in blocks that no host has: ", n), "no quorum")
+	want(t, err, fmt.Sprintf("subnet 10.1.0.0/24: no address left: %d used and 0 free on this host, %d in blocks that no host has, "+
+		"0 stranded in blocks of hosts that do not answer: ", n, 253-n), "no quorum")
 	if !errors.Is(err, cluster.ErrNoQuorum) {
 		t.Errorf("%v is not ErrNoQuorum", err)
 	}

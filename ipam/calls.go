@@ -87,13 +87,6 @@ func (i *IPAM) Reown(ctx context.Context, network string) error {
 	return err
 }
 
-// Status is everything that is handed out on this host.
-func (i *IPAM) Status() []PoolStatus {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.ledger.Status(i.moment())
-}
-
 // Alarms are what an operator should look at.
 func (i *IPAM) Alarms() []string {
 	i.mu.Lock()

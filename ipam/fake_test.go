@@ -243,6 +243,7 @@ type host struct {
 	node  *node
 	clock *clock
 	inUse []netip.Prefix
+	nodes []cluster.Node // as the gossip tells of them
 }
 
 func newHost(t interface {
@@ -258,7 +259,7 @@ func (h *host) restart(damaged bool) {
 	h.t.Helper()
 	c := Config{Store: h.store, Damaged: damaged, Pools: testPools, InUse: func() ([]netip.Prefix, error) { return h.inUse, nil }}
 	if h.node != nil {
-		c.Cluster = h.node
+		c.Cluster, c.Nodes = h.node, func() []cluster.Node { return h.nodes }
 	}
 	i, err := build(c, h.clock.now, "/nonexistent")
 	if err != nil {

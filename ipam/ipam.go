@@ -44,6 +44,7 @@ type Config struct {
 	Store   Store
 	Damaged bool                           // the store was found damaged and begins empty
 	Cluster Cluster                        // nil without one
+	Nodes   func() []cluster.Node          // of the cluster, so that it is known who is gone; nil: nobody is
 	Pools   []netip.Prefix                 // where subnets are chosen from; without any, none is chosen
 	InUse   func() ([]netip.Prefix, error) // routes and addresses of the host; nil: none
 	Logger  *logrus.Logger                 // nil discards
@@ -92,7 +93,7 @@ func (i *IPAM) Spaces() (local, global string) { return ledger.LocalSpace, ledge
 func (i *IPAM) moment() ledger.Moment {
 	at := ledger.Moment{Now: i.now(), Seed: rand.Uint64()}
 	if i.config.Cluster != nil {
-		at.Joined, at.View, at.Self = true, i.config.Cluster.View(), i.config.Cluster.ID()
+		at.Joined, at.View, at.Self, at.Nodes = true, i.config.Cluster.View(), i.config.Cluster.ID(), i.config.Nodes
 	}
 	return at
 }

@@ -3,7 +3,10 @@ package plugin
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"time"
+
+	"github.com/carricknet/carrick/ipam"
 )
 
 // maxNode bounds the name or identifier of a node, in bytes.
@@ -98,8 +101,53 @@ func listEndpoints(ctx context.Context, b Backend, _ empty) (any, error) {
 	return b.Reports.Endpoints(ctx)
 }
 
-func listPools(ctx context.Context, b Backend, _ empty) (any, error) {
-	return b.Reports.Pools(ctx)
+// poolsRequest is Carrick.Pools, Carrick.Blocks and Carrick.Leases.
+type poolsRequest struct {
+	Pool string `json:"pool"` // "" means all
+}
+
+func parsePoolName(body []byte) (string, about, error) {
+	var wire poolsRequest
+	if err := decode(body, &wire); err != nil {
+		return "", about{}, err
+	}
+	if len(wire.Pool) > maxNode {
+		return "", about{}, invalid("pool %s is not a subnet, or the name or identifier of a network", quote(wire.Pool))
+	}
+	return wire.Pool, about{pool: wire.Pool}, nil
+}
+
+// whoRequest is Carrick.Who.
+type whoRequest struct {
+	Address string `json:"address"`
+}
+
+func parseWho(body []byte) (netip.Addr, about, error) {
+	var wire whoRequest
+	if err := decode(body, &wire); err != nil {
+		return netip.Addr{}, about{}, err
+	}
+	addr, err := ipam.ParseAddress(wire.Address)
+	if err != nil {
+		return addr, about{}, invalid("%s is not an IPv4 or IPv6 address, as in 10.1.0.3 or fd00:1::3", quote(wire.Address))
+	}
+	return addr, about{address: wire.Address}, nil
+}
+
+func listPools(ctx context.Context, b Backend, pool string) (any, error) {
+	return b.Ledger.Pools(ctx, pool)
+}
+
+func listBlocks(ctx context.Context, b Backend, pool string) (any, error) {
+	return b.Ledger.Blocks(ctx, pool)
+}
+
+func listLeases(ctx context.Context, b Backend, pool string) (any, error) {
+	return b.Ledger.Leases(ctx, pool)
+}
+
+func tellWho(ctx context.Context, b Backend, addr netip.Addr) (any, error) {
+	return b.Ledger.Who(ctx, addr)
 }
 
 func leaveCluster(ctx context.Context, b Backend, _ empty) (any, error) {

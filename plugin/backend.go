@@ -17,6 +17,7 @@ type Backend struct {
 	Pools     Pools
 	Addresses Addresses
 	Reports   Reports
+	Ledger    Ledger
 	Measures  Measures
 	Members   Members
 	Rescue    Rescue
@@ -65,7 +66,15 @@ type Reports interface {
 	Status(ctx context.Context) (any, error)
 	Networks(ctx context.Context) (any, error)
 	Endpoints(ctx context.Context) (any, error)
-	Pools(ctx context.Context) (any, error)
+}
+
+// Ledger is what the command line shows of addresses. The values are sent as JSON. A pool is meant by its subnet, or by the
+// name or the identifier of its network; "" means all.
+type Ledger interface {
+	Pools(ctx context.Context, pool string) (any, error)
+	Blocks(ctx context.Context, pool string) (any, error)
+	Leases(ctx context.Context, pool string) (any, error)
+	Who(ctx context.Context, addr netip.Addr) (any, error)
 }
 
 // Measures is what other programs watch. The value is sent as JSON.

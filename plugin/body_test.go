@@ -144,6 +144,11 @@ func TestWrongValues(t *testing.T) {
 		{"IpamDriver.ReleaseAddress", validAddress, "Address", "", "Address is missing"},
 		{"Carrick.RemoveNetwork", `{}`, "network", "", `network "" is not a network's name or identifier`},
 		{"Carrick.Forget", `{}`, "node", "", `node "" is not a node's name or identifier`},
+		{"Carrick.Pools", `{}`, "pool", 3, "pool: a number where text is expected"},
+		{"Carrick.Leases", `{}`, "pool", strings.Repeat("b", 256), `pool "` + strings.Repeat("b", 120) + `"… is not a subnet, or the name or identifier of a network`},
+		{"Carrick.Who", `{}`, "address", "", `"" is not an IPv4 or IPv6 address, as in 10.1.0.3 or fd00:1::3`},
+		{"Carrick.Who", `{}`, "address", "host-b", `"host-b" is not an IPv4 or IPv6 address, as in 10.1.0.3 or fd00:1::3`},
+		{"Carrick.Who", `{}`, "address", "fe80::1%eth0", `"fe80::1%eth0" is not an IPv4 or IPv6 address, as in 10.1.0.3 or fd00:1::3`},
 		{"Carrick.Forget", `{}`, "node", 3, "node: a number where text is expected"},
 	} {
 		status, answer := s.post(t, tt.method, with(t, tt.valid, tt.field, tt.value))

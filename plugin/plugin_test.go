@@ -67,7 +67,7 @@ func (r *recorder) taken() []string {
 func (r *recorder) backend() Backend {
 	return Backend{
 		Networks: r, Endpoints: r, Sandboxes: r, Pools: r, Addresses: r,
-		Reports: reporter{r}, Measures: reporter{r}, Members: member{r}, Rescue: member{r},
+		Reports: reporter{r}, Ledger: reporter{r}, Measures: reporter{r}, Members: member{r}, Rescue: member{r},
 	}
 }
 
@@ -134,8 +134,20 @@ func (r reporter) Networks(ctx context.Context) (any, error) {
 	return []driver.NetworkStatus{{ID: anID, Mode: "overlay"}}, r.note(ctx, "Networks")
 }
 
-func (r reporter) Pools(ctx context.Context) (any, error) {
-	return []ipam.PoolStatus{}, r.note(ctx, "Pools")
+func (r reporter) Pools(ctx context.Context, pool string) (any, error) {
+	return []ipam.PoolStatus{}, r.note(ctx, "Pools %q", pool)
+}
+
+func (r reporter) Blocks(ctx context.Context, pool string) (any, error) {
+	return []ipam.BlockStatus{}, r.note(ctx, "Blocks %q", pool)
+}
+
+func (r reporter) Leases(ctx context.Context, pool string) (any, error) {
+	return []ipam.LeaseStatus{}, r.note(ctx, "Leases %q", pool)
+}
+
+func (r reporter) Who(ctx context.Context, addr netip.Addr) (any, error) {
+	return []ipam.AddressStatus{}, r.note(ctx, "Who %s", addr)
 }
 
 func (r reporter) Metrics(ctx context.Context) (any, error) {

@@ -111,7 +111,12 @@ func TestAdministration(t *testing.T) {
 	for _, tt := range []struct{ method, body, asked, want string }{
 		{"Carrick.Networks", `{}`, "Networks", `[{"id":"` + anID + `","mode":"overlay","local":0,"remote":0}]`},
 		{"Carrick.Endpoints", `{}`, "Endpoints", `[]`},
-		{"Carrick.Pools", `{}`, "Pools", `[]`},
+		{"Carrick.Pools", `{}`, `Pools ""`, `[]`},
+		{"Carrick.Pools", `{"pool":"10.1.0.0/24"}`, `Pools "10.1.0.0/24"`, `[]`},
+		{"Carrick.Blocks", `{"pool":"blue"}`, `Blocks "blue"`, `[]`},
+		{"Carrick.Leases", `{}`, `Leases ""`, `[]`},
+		{"Carrick.Who", `{"address":"10.1.0.3"}`, "Who 10.1.0.3", `[]`},
+		{"Carrick.Who", `{"address":"fd00:1::3/64"}`, "Who fd00:1::3", `[]`},
 		{"Carrick.Metrics", `{}`, "Metrics", `["metric"]`},
 		{"Carrick.Leave", `{}`, "leave the cluster", `{}`},
 		{"Carrick.Forget", `{"node":"host-b"}`, "forget host-b", `{}`},

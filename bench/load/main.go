@@ -3,8 +3,10 @@
 //
 //	load rr|crr|udp serve ADDRESS:PORT         prints "ready", serves until it is killed (udp: until the flood has ended)
 //	load rr|crr|udp ADDRESS:PORT DURATION      prints a Result as JSON (udp: the server does, of what arrived)
+//	load address SOCKET POOL DURATION          prints a Result as JSON
 //
-// rr is one byte to and fro on one TCP connection, crr a connection for each byte, udp a flood of 64-byte datagrams.
+// rr is one byte to and fro on one TCP connection, crr a connection for each byte, udp a flood of 64-byte datagrams;
+// address asks the plugin behind a unix socket for an address of a pool, and gives it back.
 package main
 
 import (
@@ -45,12 +47,23 @@ func main() {
 }
 
 func run(args []string) error {
+	if len(args) == 4 && args[0] == "address" {
+		d, err := time.ParseDuration(args[3])
+		if err != nil {
+			return err
+		}
+		result, err := runAddress(args[1], args[2], d)
+		if err != nil {
+			return err
+		}
+		return json.NewEncoder(os.Stdout).Encode(result)
+	}
 	if len(args) != 3 {
-		return fmt.Errorf("want three arguments, have %q", args)
+		return fmt.Errorf("want three arguments, or four for address; have %q", args)
 	}
 	k, ok := kinds[args[0]]
 	if !ok {
-		return fmt.Errorf("kind %q: want rr, crr or udp", args[0])
+		return fmt.Errorf("kind %q: want rr, crr, udp or address", args[0])
 	}
 	var result *Result
 	if args[1] == "serve" {

@@ -21,13 +21,13 @@ const (
 	silence = 300 * time.Millisecond
 )
 
-// measure repeats a transaction for the warm-up and then for d.
+// measure repeats a transaction for the warm-up and then for d, or until there is something to tell.
 func measure(d time.Duration, transaction func() error) (*Result, error) {
 	took := make([]time.Duration, 0, 1<<17)
 	var r rate
 	began := time.Now()
 	last := began
-	for last.Sub(began) < warmUp+d {
+	for last.Sub(began) < warmUp+d || len(r.windows) == 0 {
 		if err := transaction(); err != nil {
 			return nil, err
 		}

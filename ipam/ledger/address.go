@@ -210,7 +210,7 @@ func (l *Ledger) lastly(at Moment, id string, a ask, cause error) Move {
 	if addr, err := p.pick(at); err == nil && !flawed(flawFullAtOnce) {
 		return l.grant(at, p, addr, a)
 	}
-	return done(p.exhausted(cause))
+	return done(p.exhausted(at, cause))
 }
 
 // isBound refuses endpoints in a pool whose subnet is a network's of the cluster while nothing says that it is that
@@ -285,15 +285,16 @@ func (p *pool) pick(at Moment) (netip.Addr, error) {
 }
 
 // exhausted says why a network of the cluster has no address for this host, with numbers.
-func (p *pool) exhausted(cause error) error {
-	_, free := p.space.counts()
-	return fmt.Errorf("%s: no address left: %d used and %d free on this host, %d in blocks that no host has: %w",
-		p.label(), p.usedHere(), free, p.unclaimed(), cause)
+func (p *pool) exhausted(at Moment, cause error) error {
+	s := p.status(at, at.hosts())
+	return fmt.Errorf("%s: no address left: %d used and %d free on this host, %d in blocks that no host has, %d stranded in blocks "+
+		"of hosts that do not answer: %w", p.label(), s.Used, s.Free, s.Unclaimed, s.Stranded, cause)
 }
 
 // grant writes a lease, and then counts it.
 func (l *Ledger) grant(at Moment, p *pool, addr netip.Addr, a ask) Move {
-	rec := leaseRecord{Version: recordVersion, Pool: p.ID, Addr: addr, MAC: a.mac, Explicit: a.addr.IsValid(), Name: a.name}
+	rec := leaseRecord{Version: recordVersion, Pool: p.ID, Addr: addr, MAC: a.mac, Explicit: a.addr.IsValid(), Name: a.name,
+		Given: at.Now.UTC().Truncate(time.Second)}
 	all, receipts := p.receipt()
 	all = append(all, putLease(rec))
 	if part, next, ok := p.space.after(addr); ok {

@@ -16,6 +16,8 @@ type Moment struct {
 	View   cluster.View // the newest that the host has
 	Self   string       // its id
 	Seed   uint64       // a new random number, for what is drawn
+	// Nodes are those of the cluster, so that it is known who is gone; nil: nobody is.
+	Nodes func() []cluster.Node
 }
 
 // Kind says what a Move wants to be done.

@@ -198,16 +198,5 @@ func (p *pool) staleError() error {
 		"waiting for the cluster", p.label(), p.viewed, p.Since)
 }
 
-// unclaimed is how many addresses of a network's range are in blocks that nobody has, for sentences.
-func (p *pool) unclaimed() uint64 {
-	left := cluster.BlockSize(p.rangeOf())
-	for _, b := range p.blocks {
-		if p.rangeOf().Contains(b.Prefix.Addr()) {
-			left -= min(left, cluster.BlockSize(b.Prefix))
-		}
-	}
-	return left
-}
-
 // usedHere is how many addresses of a pool are handed out on this host.
 func (p *pool) usedHere() int { return len(p.space.leases) }

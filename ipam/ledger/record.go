@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/carricknet/carrick/cluster"
 	"github.com/carricknet/carrick/store"
@@ -58,6 +59,7 @@ type leaseRecord struct {
 	Name     string     `json:"name,omitempty"`     // of the container, from engines since 29
 	Endpoint string     `json:"endpoint,omitempty"` // that uses it; "": none does, yet or any more
 	Gone     bool       `json:"gone,omitempty"`     // an endpoint used it, and does not any more
+	Given    time.Time  `json:"given,omitzero"`     // when, by the clock on the wall: for people, nothing is decided by it
 }
 
 // nextRecord says which addresses of a part were never given: those from Next on. Zero: all were given.
