@@ -48,6 +48,7 @@ func TestKeyAndLogBelongTogether(t *testing.T) {
 		"no log":            func(n *testNode) { clear(n.kv.data) },
 		"log of another":    func(n *testNode) { n.kv.data[keyNode] = []byte("other") },
 		"log with a hole":   func(n *testNode) { n.kv.data[logKey(3)], n.kv.data[logKey(5)] = n.kv.data["x"], n.kv.data["x"] },
+		"end is gone":       func(n *testNode) { n.kv.data[keyApplied] = []byte("6") },
 		"beginning is gone": func(n *testNode) { delete(n.kv.data, logKey(1)) },
 	} {
 		n := newLab(t).host()
