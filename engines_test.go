@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,17 +28,18 @@ import (
 // kernel and the cluster.
 type engine struct {
 	*testing.T
-	n      int // of the host
-	family int // one of families
-	flaw   flaw
-	dir    string
-	node   member
-	kernel *brittle
-	real   machine // instead of kernel, if there is one
-	host   *host
-	socket string
-	kill   func()
-	calls  int // for identifiers
+	n       int // of the host
+	family  int // one of families
+	flaw    flaw
+	dir     string
+	sockets string // where its sockets are; "": dir
+	node    member
+	kernel  *brittle
+	real    machine // instead of kernel, if there is one
+	host    *host
+	socket  string
+	kill    func()
+	calls   int // for identifiers
 
 	listening func() // called by start when the socket is there, and before anything else is; nil: not wanted
 }
@@ -122,7 +124,7 @@ func (e *engine) start() {
 	h := &host{log: log, dir: e.dir, config: Config{Secret: "a cluster there is", Pools: []netip.Prefix{netip.MustParsePrefix("10.192.0.0/10")}}}
 	server := plugin.New(plugin.Config{LocalSpace: localSpace, GlobalSpace: globalSpace, RequestReplay: true, RequestMAC: true})
 	e.calls++
-	e.socket = filepath.Join(e.dir, fmt.Sprint(e.calls, ".sock"))
+	e.socket = filepath.Join(cmp.Or(e.sockets, e.dir), fmt.Sprint(e.calls, ".sock"))
 	l, err := net.Listen("unix", e.socket)
 	e.must(err)
 	serving, stop := context.WithCancel(context.Background())

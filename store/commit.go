@@ -100,12 +100,12 @@ func (s *Store) append(payload []byte) error {
 	if _, err := s.disk.write(s.journal, record); err != nil {
 		// A full disk is no reason to stop for good: what was written of the record is cut off, and the next may fit.
 		if cut := s.journal.Truncate(s.size); cut != nil {
-			s.broken = fmt.Errorf("%w: %w", ErrBroken, cut)
+			s.stop(fmt.Errorf("%w: %w", ErrBroken, cut))
 		}
 		return err
 	}
 	if err := s.disk.sync(s.journal); err != nil {
-		s.broken = fmt.Errorf("%w: fsync: %w", ErrBroken, err)
+		s.stop(fmt.Errorf("%w: fsync: %w", ErrBroken, err))
 		return s.broken
 	}
 	s.seq++
@@ -168,7 +168,7 @@ func (s *Store) nextGeneration() error {
 	})
 	if err != nil {
 		if placed {
-			s.broken = fmt.Errorf("%w: %w", ErrBroken, err)
+			s.stop(fmt.Errorf("%w: %w", ErrBroken, err))
 		}
 		return err
 	}

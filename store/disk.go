@@ -34,12 +34,12 @@ func (d disk) syncDir(dir string) error {
 
 // create writes a file under a temporary name, makes it durable and gives it its name. It returns the file open at its
 // end, ready to be appended to. placed says that the name may be there after a crash, although an error is returned.
-func (d disk) create(path string, chunks func(yield func([]byte) error) error) (f *os.File, size int64, placed bool, err error) {
+func (d disk) create(path string, chunks func(yield func([]byte) error) error) (_ *os.File, size int64, placed bool, err error) {
 	temp := path + ".tmp"
 	if err := os.RemoveAll(temp); err != nil { // whatever it is
 		return nil, 0, false, err
 	}
-	f, err = os.OpenFile(temp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o600)
+	f, err := os.OpenFile(temp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, 0, false, err
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // Errors of Apply, wrapped with the store's directory.
@@ -51,6 +52,8 @@ type Store struct {
 	base     uint64 // oldest generation from which the state can be read again
 	compact  int64  // size of the journal at which the next generation begins
 	broken   error
+
+	stopped atomic.Pointer[error] // as broken; for who does not wait for the disk
 
 	mu     sync.RWMutex // guards the map; never held over a write to the disk
 	values map[string][]byte
@@ -175,7 +178,7 @@ func (s *Store) resume(r recovery) error {
 		return nil // Apply says it; reading goes on
 	}
 	if err := errors.Join(s.disk.sync(f), s.disk.syncDir(s.dir)); err != nil {
-		s.broken = fmt.Errorf("%w: fsync: %w", ErrBroken, err)
+		s.stop(fmt.Errorf("%w: fsync: %w", ErrBroken, err))
 	}
 	return nil
 }
@@ -258,6 +261,20 @@ func (s *Store) Mended() string {
 		return ""
 	}
 	return fmt.Sprintf("store %s was damaged, and mended: %s", s.dir, strings.Join(s.mended, "; "))
+}
+
+// Broken is nil, or why nothing is written until the store has been opened again.
+func (s *Store) Broken() error {
+	if err := s.stopped.Load(); err != nil {
+		return fmt.Errorf("store %s: %w", s.dir, *err)
+	}
+	return nil
+}
+
+// stop ends writing.
+func (s *Store) stop(err error) {
+	s.broken = err
+	s.stopped.Store(&err)
 }
 
 // Get returns the value of a key.

@@ -234,9 +234,15 @@ func TestFsyncErrorStopsWriting(t *testing.T) {
 	if err := s.Apply(set("k", "3")); !errors.Is(err, ErrBroken) {
 		t.Fatalf("Apply after a failed fsync: %v", err)
 	}
+	if err := s.Broken(); !errors.Is(err, syscall.EIO) || !strings.Contains(err.Error(), dir) {
+		t.Errorf("broken: %v", err)
+	}
 	wantContents(t, s, map[string]string{"before": "1"})
 	s.Close()
 	s = mustOpen(t, dir)
+	if err := s.Broken(); err != nil {
+		t.Error(err)
+	}
 	mustApply(t, s, set("k", "4"))
 	wantContents(t, s, map[string]string{"before": "1", "k": "4"})
 }
@@ -258,6 +264,34 @@ func TestFullDiskAtOpen(t *testing.T) {
 	}
 	s.Close()
 	wantContents(t, mustOpen(t, dir), map[string]string{"k": "v"})
+}
+
+// TestFailuresLeaveNothingOpen: what cannot be written, over days, must not take all descriptors.
+func TestFailuresLeaveNothingOpen(t *testing.T) {
+	dir := t.TempDir()
+	s := mustOpen(t, dir)
+	open := func() (names []string) {
+		all, err := filepath.Glob("/proc/self/fd/*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, fd := range all {
+			if name, err := os.Readlink(fd); err == nil && strings.HasPrefix(name, dir) {
+				names = append(names, name)
+			}
+		}
+		return names
+	}
+	before := open()
+	s.disk.write = func(*os.File, []byte) (int, error) { return 0, syscall.ENOSPC }
+	for range 5 {
+		if err := s.nextGeneration(); !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+	}
+	if after := open(); len(after) != len(before) {
+		t.Errorf("open: %v, and before %v", after, before)
+	}
 }
 
 func TestTooLargeAWriteIsRefused(t *testing.T) {
