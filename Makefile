@@ -92,7 +92,7 @@ fuzz: ## Every fuzz target for FUZZTIME each
 	[ -n "$$found" ] || { echo "no fuzz target found"; exit 1; }; \
 	while IFS=: read -r file _ func; do \
 		echo "== $${file%/*} $${func#func }"; \
-		go test -run '^$$' -fuzz "^$${func#func }\$$" -fuzztime $(FUZZTIME) "$${file%/*}"; \
+		go test -run '^$$' -fuzz "^$${func#func }\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s "$${file%/*}"; \
 	done <<<"$$found"
 
 clean: ## Remove what was built here; `go run ./lab/cmd/lab clean` removes the lab's root file systems
