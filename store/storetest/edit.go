@@ -81,9 +81,12 @@ func change(r *rand.Rand, b []byte) (string, []byte) {
 
 // grow makes a file longer, without contents.
 func grow(path string, by int64) error {
+	if !regular(path) {
+		return os.RemoveAll(path) // it was replaced before
+	}
 	info, err := os.Stat(path)
-	if err != nil || !info.Mode().IsRegular() {
-		return nil // it was replaced before
+	if err != nil {
+		return err
 	}
 	return os.Truncate(path, info.Size()+by)
 }

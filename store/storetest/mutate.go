@@ -154,6 +154,9 @@ func replace(r *rand.Rand, path string) (Mutation, error) {
 	case 2, 3:
 		return gone(odd(r, path))
 	case 4:
+		if !regular(path) { // what a link leads to is not ours
+			return gone("removed", func() error { return nil })
+		}
 		return Mutation{"permissions", []string{path}}, os.Chmod(path, []fs.FileMode{0, 0o400, 0o777}[r.IntN(3)])
 	case 5:
 		return Mutation{"longer than the disk", []string{path}}, grow(path, 1<<uint(r.IntN(21)))
