@@ -152,6 +152,7 @@ func TestNumbersThatNobodyCounts(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "leases")
 	example(t, dir)
 	put(t, filepath.Join(dir, "journal-4611686018427387903"), []byte("foreign"))
+	put(t, filepath.Join(dir, "snapshot-0"), []byte("foreign"))
 	s := mustOpen(t, dir)
 	if s.Damage() == "" {
 		t.Error("no damage")

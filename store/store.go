@@ -199,7 +199,7 @@ func (s *Store) startAnew(files listing, cause error) error {
 		if err := s.putAside(files, h.gen, files.aside); err != nil {
 			return err
 		}
-		h.gen = 1
+		h.gen, files = 1, listing{}
 	}
 	s.damage = h.note
 	s.setValues(map[string][]byte{})
