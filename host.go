@@ -64,8 +64,7 @@ func (h *host) openLeaves() (err error) {
 	return err
 }
 
-// openStores opens them and keeps what has to be said of them. Of state and leases, which are made together, neither is new
-// where the other one knows something.
+// openStores opens them and keeps what has to be said of them. State and leases are made first of all, and together.
 func (h *host) openStores() (err error) {
 	open := func(name string) (*store.Store, error) { return store.Open(filepath.Join(h.dir, name)) }
 	if h.state, err = open("state"); err != nil {
@@ -79,7 +78,7 @@ func (h *host) openStores() (err error) {
 			return err
 		}
 	}
-	if err := errors.Join(missed(h.leases, h.state, "networks"), missed(h.state, h.leases, "leases")); err != nil {
+	if err := h.miss(); err != nil {
 		return err
 	}
 	h.tell("state", h.state)
@@ -90,12 +89,26 @@ func (h *host) openStores() (err error) {
 	return nil
 }
 
-// missed says of a store that it is missed, if the other one has something.
-func missed(s, other *store.Store, what string) error {
-	for range other.Prefix("") {
-		return s.Missed("there are " + what + " on this host")
+// miss says of stores that were only made now that they are missed, if another one was there before.
+func (h *host) miss() error {
+	for _, s := range []*store.Store{h.state, h.leases} {
+		for _, other := range []*store.Store{h.state, h.leases, h.raft} {
+			if other == nil || other == s || !wasThere(other) {
+				continue
+			}
+			if err := s.Missed("other stores of this host were there"); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
+}
+
+func wasThere(s *store.Store) bool {
+	for range s.Prefix("") {
+		return true
+	}
+	return s.Damage() != ""
 }
 
 // tell logs what was found wrong with a store, and keeps it for Status.

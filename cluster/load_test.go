@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -43,6 +44,11 @@ func TestKeyAndLogBelongTogether(t *testing.T) {
 		"rubbish for key": func(n *testNode) { os.WriteFile(filepath.Join(n.cfg.Dir, keyFile), []byte("{"), 0o600) },
 		"short key": func(n *testNode) {
 			os.WriteFile(filepath.Join(n.cfg.Dir, keyFile), []byte(`{"v":1,"seed":"AA=="}`), 0o600)
+		},
+		"flipped version": func(n *testNode) {
+			path := filepath.Join(n.cfg.Dir, keyFile)
+			raw, _ := os.ReadFile(path)
+			os.WriteFile(path, bytes.Replace(raw, []byte(`"v":1`), []byte(`"v":5`), 1), 0o600)
 		},
 		"key of another":    func(n *testNode) { makeKey(n.cfg.Dir) },
 		"no log":            func(n *testNode) { clear(n.kv.data) },

@@ -96,6 +96,9 @@ func (s *Store) append(payload []byte) error {
 			return err
 		}
 	}
+	if err := s.firstMark(); err != nil {
+		return err
+	}
 	record, chain := appendRecord(nil, s.seq+1, s.chain, payload)
 	if _, err := s.disk.write(s.journal, record); err != nil {
 		// A full disk is no reason to stop for good: what was written of the record is cut off, and the next may fit.

@@ -11,7 +11,7 @@ import (
 
 // mark is the last commit that was acknowledged, as far as the lock file says. It is written after each commit and not
 // synced, so it may be older than the journal, and never newer: a store that ends before its mark has gone back in time,
-// or has lost its end.
+// or has lost its end. The first one of each Open is synced before anything is committed, so there always is one.
 type mark struct {
 	id    identity
 	seq   uint64
@@ -32,7 +32,7 @@ func (m mark) encode() []byte {
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 
-// decodeMark returns nil where there is none: the file is new, or a power cut has left its length and no contents.
+// decodeMark returns nil where there is none: the file is new, or a crash came before there was anything to mark.
 func decodeMark(b []byte, trust bool) (*mark, error) {
 	if allZero(b) {
 		return nil, nil
@@ -69,6 +69,22 @@ func readMark(lock *os.File, trust bool) (*mark, error) {
 	return nil, fmt.Errorf("%s %w: whether the last commits are all there is not known", lockName, err)
 }
 
+// firstMark returns when a mark is on disk.
+func (s *Store) firstMark() error {
+	if s.marked {
+		return nil
+	}
+	if _, err := s.lock.WriteAt(mark{s.id, s.seq, s.chain}.encode(), 0); err != nil {
+		return fmt.Errorf("mark: %w", err)
+	}
+	if err := s.disk.sync(s.lock); err != nil {
+		s.stop(fmt.Errorf("%w: fsync: %w", ErrBroken, err))
+		return s.broken
+	}
+	s.marked = true
+	return nil
+}
+
 // writeMark says what was acknowledged. An error leaves an older mark, which does no harm, or one that is not readable, of
 // which the next Open tells.
 func (s *Store) writeMark() {
@@ -77,6 +93,7 @@ func (s *Store) writeMark() {
 
 // clearMark comes before a store gets another identity, and is durable: an old mark beside it would be taken for damage.
 func (s *Store) clearMark() error {
+	s.marked = false
 	info, err := s.lock.Stat()
 	if err != nil || info.Size() == 0 {
 		return err

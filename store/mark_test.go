@@ -65,7 +65,11 @@ func TestPartsThatBelongElsewhere(t *testing.T) {
 			copyDir(t, old, d)
 			put(t, d+"/lock", lock)
 		}, nil, "commit 5 is the last one, and commit 6 was on disk"},
-		"lock of the past":    {func(d string) { put(t, d+"/lock", read(t, old+"/lock")) }, grown, ""},
+		"lock of the past": {func(d string) { put(t, d+"/lock", read(t, old+"/lock")) }, grown, ""},
+		"lock lost, and the end torn": {func(d string) {
+			put(t, d+"/lock", nil)
+			edit(t, d+"/journal-4", func(b []byte) []byte { return b[:len(b)-5] })
+		}, nil, "torn after commit 5, and lock does not say how far it went"},
 		"lock full of zeros":  {func(d string) { put(t, d+"/lock", make([]byte, markSize)) }, grown, ""},
 		"lock with something": {func(d string) { put(t, d+"/lock", []byte("something")) }, grown, "mended: lock has something else in it"},
 		"everything is gone": {func(d string) {

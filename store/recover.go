@@ -194,6 +194,9 @@ func (r *recovery) replayJournal(gen uint64) error {
 		}
 		seq, payload, err := commits.next()
 		if errors.Is(err, errTorn) {
+			if r.mark == nil && h.version == formatVersion && !r.trust {
+				return damagef("%s: it is torn after commit %d, and %s does not say how far it went", name, r.seq, lockName)
+			}
 			break
 		}
 		if err == nil && seq != r.seq+1 && !r.trust {

@@ -51,6 +51,7 @@ type Store struct {
 	gen      uint64 // of the journal
 	base     uint64 // oldest generation from which the state can be read again
 	compact  int64  // size of the journal at which the next generation begins
+	marked   bool   // a mark of this identity is on disk
 	broken   error
 
 	stopped atomic.Pointer[error] // as broken; for who does not wait for the disk
@@ -97,7 +98,7 @@ func open(dir string, d disk) (*Store, error) {
 	if err := s.load(odd); err != nil {
 		return fail(err)
 	}
-	s.writeMark()
+	_ = s.firstMark() // if it fails, so does Apply
 	return s, nil
 }
 
@@ -223,8 +224,8 @@ func (s *Store) Missed(why string) error {
 		return fmt.Errorf("store %s: %w", s.dir, err)
 	}
 	s.damage = note
-	s.writeMark()
 	s.removeBefore(s.gen)
+	_ = s.firstMark() // if it fails, so does Apply
 	return nil
 }
 
