@@ -13,7 +13,8 @@
 //
 // A store has an identity, which stands in every file, and each commit's checksum goes on from that of the one before: files,
 // commits and pieces of them that belong to another store, another time or another order do not fit. After each commit the
-// lock file is told which one it was, the mark. The mark is not synced, so it may be behind and is never ahead.
+// lock file is told which one it was, the mark. Only the first one of each Open is synced, so it may be behind, is never ahead,
+// and is always there.
 //
 // A record at the end of the newest journal that is incomplete is what a crash leaves behind, if it is after the mark: nobody
 // was told that it is on disk, and it is cut off. Anything else that does not check out is damage. Damaged files are put into
@@ -22,6 +23,6 @@
 //
 // Format version 1, which had neither identity nor mark, is read and written anew at once.
 //
-// What is not noticed: a directory that was put back as a whole, with its lock file; and a journal that was cut exactly where
-// its last commits begin, if the lock file is lost as well. That looks like a crash.
+// What is not noticed: a directory that was put back as a whole, with its lock file; and an older mark beside a journal that
+// was cut. That is what a power cut leaves.
 package store
