@@ -131,7 +131,7 @@ func (sub subject) try(t testing.TB, seed uint64, d disk) (all []storetest.Mutat
 // TestMutatedStores damages stores in all ways that storetest knows. Whatever was done, a store opens, holds what was on
 // disk last or says that it was damaged and is empty, and can be written. CARRICK_MUTATIONS says how many, CARRICK_SEED which.
 func TestMutatedStores(t *testing.T) {
-	count := uint64(storetest.Setting(t, "CARRICK_MUTATIONS", 300))
+	count := uint64(storetest.Setting(t, "CARRICK_MUTATIONS", 250))
 	seed := uint64(storetest.Setting(t, "CARRICK_SEED", 1))
 	all := subjects(t)
 	var took storetest.Durations
