@@ -240,8 +240,7 @@ func (d disks) judgeNode(c *cluster.Cluster, s *start) {
 }
 
 // TestMutatedStarts damages the disk of a host with running containers and starts the plugin on it: nothing that runs is
-// touched, no address is given twice, and of the facts all are there or none, unless a power cut could have left that disk.
-// When the socket has answered is measured.
+// touched, no address is given twice, and of the facts all are there or none. When the socket has answered is measured.
 // CARRICK_MUTATIONS says how many starts, CARRICK_SEED which.
 func TestMutatedStarts(t *testing.T) {
 	count, seed := uint64(storetest.Setting(t, "CARRICK_MUTATIONS", 40)), uint64(storetest.Setting(t, "CARRICK_SEED", 1))
@@ -254,9 +253,7 @@ func TestMutatedStarts(t *testing.T) {
 				var all []storetest.Mutation
 				s := d.try(t, func(dir string) { all = mutate(t, d, dir, rand.New(rand.NewPCG(seed+i, 1))) })
 				socket, ready = append(socket, s.socket), append(ready, s.ready)
-				if s.wrong != "" && looksLikePowerCut(all) {
-					outcomes["with less than it had, as after a power cut"]++
-				} else if s.wrong != "" {
+				if s.wrong != "" {
 					t.Fatalf("CARRICK_SEED=%d: %v: damage %q%s", seed+i, all, s.damage, s.wrong)
 				}
 				for what, so := range map[string]bool{"with a damaged store": len(s.damage) > 0, "as a new node": s.renewed, "without a new container": s.refused} {
@@ -272,18 +269,6 @@ func TestMutatedStarts(t *testing.T) {
 	if count >= 40 && (outcomes["with a damaged store"] == 0 || outcomes["as a new node"] == 0 || outcomes["without a new container"] == int(count)) {
 		t.Error("one of the outcomes is missing: the test tests nothing")
 	}
-}
-
-// looksLikePowerCut: the mark of a store is that of an earlier time, and the end of its journal is torn. That is what a power
-// cut leaves, after which nothing runs; no store can tell the two apart.
-func looksLikePowerCut(all []storetest.Mutation) bool {
-	return slices.ContainsFunc(all, func(m storetest.Mutation) bool {
-		lock := m.Files[0]
-		return strings.HasPrefix(m.What, "as it was earlier") && filepath.Base(lock) == "lock" &&
-			slices.ContainsFunc(all, func(o storetest.Mutation) bool {
-				return o.Files[0] != lock && filepath.Dir(o.Files[0]) == filepath.Dir(lock)
-			})
-	})
 }
 
 func mutate(t *testing.T, d disks, dir string, r *rand.Rand) (all []storetest.Mutation) {

@@ -2,7 +2,6 @@ package store
 
 import (
 	"fmt"
-	"hash/crc32"
 	"maps"
 	"os"
 	"path/filepath"
@@ -213,7 +212,7 @@ func (s *Store) writeSnapshot() (int64, error) {
 		if err := yield(header); err != nil {
 			return err
 		}
-		chain := crc32.Checksum(header, castagnoli) // no chunk of another snapshot goes on from it
+		chain := headerSum(header) // no chunk of another snapshot goes on from it
 		for i, chunk := range chunks {
 			var record []byte
 			record, chain = appendRecord(nil, uint64(i), chain, chunk)

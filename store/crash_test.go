@@ -37,6 +37,7 @@ func inode(info os.FileInfo) uint64 { return info.Sys().(*syscall.Stat_t).Ino }
 
 func (p *powerDisk) disk() disk {
 	return disk{
+		boot: thisBoot,
 		write: func(f *os.File, b []byte) (int, error) {
 			p.crash("write")
 			n, err := f.Write(b[:len(b)/2])
@@ -114,8 +115,8 @@ func TestNothingAcknowledgedIsLost(t *testing.T) {
 		dir := filepath.Join(top, fmt.Sprint("run", runs), "s")
 		acked, pending := map[string]string{}, map[string]string{}
 		p := &powerDisk{dir: dir, files: map[uint64][]byte{}}
-		look := func(what, copied string) {
-			s, err := open(copied, fastDisk)
+		look := func(what, copied string, d disk) {
+			s, err := open(copied, d)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -130,19 +131,19 @@ func TestNothingAcknowledgedIsLost(t *testing.T) {
 			crashes++
 			cut := filepath.Join(top, "powercut", "s")
 			p.leave(t, cut)
-			look("power cut before "+step, cut)
+			look("power cut before "+step, cut, bootedDisk)
 			if mark := newestMark(dir); !bytes.Equal(mark, p.durable(lockName)) { // it may have reached the disk by itself
 				p.leave(t, cut)
 				if err := os.WriteFile(filepath.Join(cut, lockName), mark, 0o600); err != nil {
 					t.Fatal(err)
 				}
-				look("power cut, with the newest mark, before "+step, cut)
+				look("power cut, with the newest mark, before "+step, cut, bootedDisk)
 			}
 			killed := filepath.Join(top, "kill", "s")
 			if err := os.CopyFS(killed, os.DirFS(dir)); err != nil {
 				t.Fatal(err)
 			}
-			look("kill before "+step, killed)
+			look("kill before "+step, killed, fastDisk)
 		}
 		s, err := open(dir, p.disk())
 		if err != nil {
@@ -215,6 +216,7 @@ func TestCrashWhileDamageIsPutAside(t *testing.T) {
 			return nil
 		}
 		d := disk{
+			boot: thisBoot,
 			write: func(f *os.File, b []byte) (int, error) {
 				return failOr(count(), func() (int, error) { return f.Write(b) })
 			},
@@ -268,6 +270,7 @@ func TestErrorsOfTheDisk(t *testing.T) {
 			return nil
 		}
 		d := disk{
+			boot: thisBoot,
 			write: func(f *os.File, b []byte) (int, error) {
 				if err := fails(); err != nil {
 					n, _ := f.Write(b[:rapid.IntRange(0, len(b)).Draw(t, "written")])

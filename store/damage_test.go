@@ -36,7 +36,10 @@ func generation(t interface{ Fatal(...any) }, s *Store) {
 }
 
 // fastDisk does not fsync: thousands of stores are opened where nothing crashes.
-var fastDisk = disk{write: (*os.File).Write, sync: func(*os.File) error { return nil }, rename: os.Rename}
+var fastDisk = disk{write: (*os.File).Write, sync: func(*os.File) error { return nil }, rename: os.Rename, boot: thisBoot}
+
+// bootedDisk is that of a host after the power was cut.
+var bootedDisk = disk{write: fastDisk.write, sync: fastDisk.sync, rename: fastDisk.rename, boot: func() boot { return boot{2} }}
 
 func copyDir(t testing.TB, from, to string) {
 	t.Helper()
@@ -127,7 +130,7 @@ func powerCut(t testing.TB, dir string) {
 		if err != nil || m == nil {
 			t.Fatalf("mark %v, %v", m, err)
 		}
-		return mark{m.id, 0, m.id.chain()}.encode()
+		return mark{m.id, 0, m.id.chain(), boot{1}}.encode()
 	})
 }
 

@@ -17,10 +17,11 @@ type disk struct {
 	write  func(f *os.File, b []byte) (int, error)
 	sync   func(f *os.File) error
 	rename func(from, to string) error
+	boot   func() boot
 	trust  bool // checksums, identities and marks are not compared: so a test shows that it would notice
 }
 
-var realDisk = disk{write: (*os.File).Write, sync: (*os.File).Sync, rename: os.Rename}
+var realDisk = disk{write: (*os.File).Write, sync: (*os.File).Sync, rename: os.Rename, boot: thisBoot}
 
 // syncDir makes renames in a directory durable.
 func (d disk) syncDir(dir string) error {

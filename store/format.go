@@ -117,6 +117,10 @@ func decodeFileHeader(b []byte, trust bool) (fileHeader, int, error) {
 	return h, size + int(noteLen), nil
 }
 
+// headerSum is the checksum in the header that a file begins with. It is what the records of a snapshot go on from; that of
+// the bytes of the header would be the same for all, as of anything that ends with its own CRC.
+func headerSum(b []byte) uint32 { return binary.LittleEndian.Uint32(b[fileHeaderSize-4:]) }
+
 // appendRecord adds one record and returns its checksum, which goes on from that of the record before: a record that
 // belongs elsewhere does not match. The header has a checksum of its own, so that a damaged length is not taken for a torn
 // record.

@@ -130,7 +130,7 @@ func FuzzWrites(f *testing.F) {
 }
 
 func FuzzMark(f *testing.F) {
-	f.Add(mark{newIdentity("x"), 3, 4}.encode())
+	f.Add(mark{newIdentity("x"), 3, 4, boot{5}}.encode())
 	f.Add(make([]byte, markSize))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if m, err := decodeMark(b, false); err == nil && m != nil && !bytes.Equal(m.encode(), b) {

@@ -2,11 +2,13 @@ package store
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
 	"os"
+	"strings"
 )
 
 // mark is the last commit that was acknowledged, as far as the lock file says. It is written after each commit and not
@@ -16,12 +18,31 @@ type mark struct {
 	id    identity
 	seq   uint64
 	chain uint32
+	boot  boot
 }
 
 const (
 	markMagic = "carrickM"
-	markSize  = 8 + 16 + 8 + 4 + 4 // magic, identity, seq, chain, checksum of all of it
+	markSize  = 8 + 16 + 8 + 4 + 16 + 4 // magic, identity, seq, chain, boot, checksum of all of it
+	// markLag is how many commits a mark can be behind as long as the host runs, whatever becomes of the process: it may be
+	// killed between the commit and the mark. Only a power cut takes more of it.
+	markLag = 1
 )
+
+// boot tells a run of the host's kernel from others. Zero: it is not known.
+type boot [16]byte
+
+func thisBoot() (b boot) {
+	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id") // random(4)
+	if err != nil {
+		return boot{}
+	}
+	raw, err := hex.DecodeString(strings.ReplaceAll(strings.TrimSpace(string(text)), "-", ""))
+	if err != nil || len(raw) != len(b) {
+		return boot{}
+	}
+	return boot(raw)
+}
 
 func (m mark) encode() []byte {
 	b := make([]byte, 0, markSize)
@@ -29,6 +50,7 @@ func (m mark) encode() []byte {
 	b = append(b, m.id[:]...)
 	b = binary.LittleEndian.AppendUint64(b, m.seq)
 	b = binary.LittleEndian.AppendUint32(b, m.chain)
+	b = append(b, m.boot[:]...)
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 
@@ -45,6 +67,7 @@ func decodeMark(b []byte, trust bool) (*mark, error) {
 	}
 	m := &mark{seq: binary.LittleEndian.Uint64(b[24:]), chain: binary.LittleEndian.Uint32(b[32:])}
 	copy(m.id[:], b[8:])
+	copy(m.boot[:], b[36:])
 	return m, nil
 }
 
@@ -74,7 +97,7 @@ func (s *Store) firstMark() error {
 	if s.marked {
 		return nil
 	}
-	if _, err := s.lock.WriteAt(mark{s.id, s.seq, s.chain}.encode(), 0); err != nil {
+	if _, err := s.lock.WriteAt(s.newMark().encode(), 0); err != nil {
 		return fmt.Errorf("mark: %w", err)
 	}
 	if err := s.disk.sync(s.lock); err != nil {
@@ -85,11 +108,15 @@ func (s *Store) firstMark() error {
 	return nil
 }
 
-// writeMark says what was acknowledged. An error leaves an older mark, which does no harm, or one that is not readable, of
-// which the next Open tells.
+// writeMark says what was acknowledged. After an error nothing more is committed before a mark is on disk: a mark that is far
+// behind is taken for an old one.
 func (s *Store) writeMark() {
-	_, _ = s.lock.WriteAt(mark{s.id, s.seq, s.chain}.encode(), 0)
+	if _, err := s.lock.WriteAt(s.newMark().encode(), 0); err != nil {
+		s.marked = false
+	}
 }
+
+func (s *Store) newMark() mark { return mark{s.id, s.seq, s.chain, s.boot} }
 
 // clearMark comes before a store gets another identity, and is durable: an old mark beside it would be taken for damage.
 func (s *Store) clearMark() error {

@@ -40,10 +40,12 @@ func TestPartsThatBelongElsewhere(t *testing.T) {
 	copyDir(t, dir, old)
 	s := mustOpen(t, dir) // a generation of its own, after which the history is another one
 	mustApply(t, s, set("lease/new", "n"))
+	mustApply(t, s, set("lease/newer", "n"))
 	s.Close()
 	grown := contents(s)
 	s = mustOpen(t, twin)
 	mustApply(t, s, set("lease/new", "n"))
+	mustApply(t, s, set("lease/newer", "n"))
 	s.Close()
 	for what, test := range map[string]struct {
 		change func(dir string)
@@ -64,12 +66,20 @@ func TestPartsThatBelongElsewhere(t *testing.T) {
 			}
 			copyDir(t, old, d)
 			put(t, d+"/lock", lock)
-		}, nil, "commit 5 is the last one, and commit 6 was on disk"},
-		"lock of the past": {func(d string) { put(t, d+"/lock", read(t, old+"/lock")) }, grown, ""},
+		}, nil, "commit 5 is the last one, and commit 7 was on disk"},
+		"lock of the past": {func(d string) { put(t, d+"/lock", read(t, old+"/lock")) }, nil, "one of them is older"},
+		"lock of the past, after a power cut": {func(d string) {
+			m, err := decodeMark(read(t, old+"/lock"), false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.boot = boot{1}
+			put(t, d+"/lock", m.encode())
+		}, grown, ""},
 		"lock lost, and the end torn": {func(d string) {
 			put(t, d+"/lock", nil)
 			edit(t, d+"/journal-4", func(b []byte) []byte { return b[:len(b)-5] })
-		}, nil, "torn after commit 5, and lock does not say how far it went"},
+		}, nil, "torn after commit 6, and lock does not say how far it went"},
 		"lock full of zeros":  {func(d string) { put(t, d+"/lock", make([]byte, markSize)) }, grown, ""},
 		"lock with something": {func(d string) { put(t, d+"/lock", []byte("something")) }, grown, "mended: lock has something else in it"},
 		"everything is gone": {func(d string) {
@@ -81,7 +91,7 @@ func TestPartsThatBelongElsewhere(t *testing.T) {
 				t.Fatal(err)
 			}
 			put(t, d+"/lock", lock)
-		}, nil, "commit 6 was on disk, and all files are missing"},
+		}, nil, "commit 7 was on disk, and all files are missing"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			got, damage, mended := opened(t, dir, test.change)
@@ -210,7 +220,7 @@ func TestUpgrade(t *testing.T) {
 	want := map[string]string{"lease/c": "333", "lease/0": zeros, "lease/1": zeros, "lease/2": zeros, "lease/b": "xx"}
 	dir := filepath.Join(t.TempDir(), "leases")
 	copyDir(t, "testdata/version1", dir)
-	full := disk{write: func(*os.File, []byte) (int, error) { return 0, syscall.ENOSPC }, sync: (*os.File).Sync, rename: os.Rename}
+	full := disk{write: func(*os.File, []byte) (int, error) { return 0, syscall.ENOSPC }, sync: (*os.File).Sync, rename: os.Rename, boot: thisBoot}
 	s, err := open(dir, full)
 	if err != nil {
 		t.Fatal(err)
@@ -253,5 +263,56 @@ func TestUpgrade(t *testing.T) {
 				t.Fatalf("%s, byte %d: damage %q, contents %v", name, at, s.Damage(), got)
 			}
 		}
+	}
+}
+
+// TestPiecesOfATwin: a commit of the same number and the same length, of a store that has gone another way since a copy was
+// made of it, and a piece of an older snapshot. Their own checksums are right; what they go on from is not.
+func TestPiecesOfATwin(t *testing.T) {
+	dir, twin := filepath.Join(t.TempDir(), "leases"), filepath.Join(t.TempDir(), "leases")
+	s := mustOpen(t, dir)
+	big := func(c string) Write { return set("lease/"+c, strings.Repeat(c, snapshotChunk)) }
+	mustApply(t, s, big("a"), big("b"), big("c"))
+	s.Close()
+	copyDir(t, dir, twin)
+	for path, values := range map[string]string{dir: "wxyz", twin: "WXYZ"} {
+		s := mustOpen(t, path)
+		for _, v := range values {
+			mustApply(t, s, set("lease/next", string(v)))
+		}
+		if path == twin {
+			mustApply(t, s, big("b"), Write{"lease/a", []byte(strings.Repeat("X", snapshotChunk))})
+		} else {
+			mustApply(t, s, big("b"), Write{"lease/a", []byte(strings.Repeat("Y", snapshotChunk))})
+		}
+		generation(t, s)
+		s.Close()
+	}
+	journal := journalName(2)
+	own, other := read(t, filepath.Join(dir, journal)), read(t, filepath.Join(twin, journal))
+	size := recordHeaderSize + len(appendWrite(nil, set("lease/next", "w"))) + len(endMark)
+	snapshots := func(d string) []byte { return read(t, filepath.Join(d, snapshotName(3))) }
+	if len(own) != len(other) || len(snapshots(dir)) != len(snapshots(twin)) {
+		t.Fatal("the twins have not the same shape")
+	}
+	for first := range 4 {
+		for last := first + 1; last <= 4; last++ {
+			changed := append([]byte{}, own...)
+			from, to := fileHeaderSize+first*size, fileHeaderSize+last*size
+			copy(changed[from:to], other[from:to])
+			_, damage, mended := opened(t, dir, func(d string) {
+				put(t, filepath.Join(d, journal), changed)
+				put(t, filepath.Join(d, snapshotName(3)), nil) // so that the journal is needed
+			})
+			if !strings.Contains(damage, "does not match its checksum") {
+				t.Errorf("commits %d to %d of a twin: damage %q, mended %q", first, last, damage, mended)
+			}
+		}
+	}
+	changed := snapshots(dir)
+	copy(changed[fileHeaderSize:], snapshots(twin)[fileHeaderSize:])
+	_, damage, mended := opened(t, dir, func(d string) { put(t, filepath.Join(d, snapshotName(3)), changed) })
+	if damage != "" || !strings.Contains(mended, "snapshot-3: a record does not match its checksum") {
+		t.Errorf("pieces of a twin's snapshot: damage %q, mended %q", damage, mended)
 	}
 }

@@ -3,7 +3,6 @@ package store
 import (
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"path/filepath"
 )
 
@@ -12,7 +11,8 @@ type recovery struct {
 	dir     string
 	files   listing
 	mark    *mark // nil: there is none
-	trust   bool  // of tests: nothing is compared
+	boot    boot
+	trust   bool // of tests: nothing is compared
 	values  map[string][]byte
 	id      identity
 	version uint32 // of the file that was read last
@@ -140,7 +140,10 @@ func (r *recovery) readSnapshot(gen uint64) error {
 		return damagef("%s: is of another store", name)
 	}
 	values := map[string][]byte{}
-	chunks := records{b: b, at: offset, version: h.version, chain: crc32.Checksum(b[:offset], castagnoli), trust: r.trust}
+	chunks := records{b: b, at: offset, version: h.version, trust: r.trust}
+	if h.version == formatVersion {
+		chunks.chain = headerSum(b)
+	}
 	for i := range h.count {
 		seq, payload, err := chunks.next()
 		if err == nil && seq != i {
@@ -168,8 +171,12 @@ func (r *recovery) replay(base uint64) error {
 			return err
 		}
 	}
-	if r.mark != nil && r.seq < r.mark.seq && !r.trust {
+	switch {
+	case r.mark == nil || r.trust:
+	case r.seq < r.mark.seq:
 		return damagef("commit %d is the last one, and commit %d was on disk", r.seq, r.mark.seq)
+	case r.mark.boot == r.boot && r.boot != boot{} && r.seq > r.mark.seq+markLag:
+		return damagef("commit %d is the last one, and for %s it was %d, since the host was booted: one of them is older", r.seq, lockName, r.mark.seq)
 	}
 	return nil
 }

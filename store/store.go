@@ -34,6 +34,7 @@ type Store struct {
 	dir    string
 	disk   disk
 	lock   *os.File
+	boot   boot
 	made   bool // there was nothing when it was opened
 	damage string
 	mended []string
@@ -74,7 +75,7 @@ type request struct {
 func Open(dir string) (*Store, error) { return open(dir, realDisk) }
 
 func open(dir string, d disk) (*Store, error) {
-	s := &Store{dir: dir, disk: d}
+	s := &Store{dir: dir, disk: d, boot: d.boot()}
 	fail := func(err error) (*Store, error) {
 		if s.journal != nil {
 			s.journal.Close()
@@ -114,7 +115,7 @@ func (s *Store) load(lost string) error {
 			return err
 		}
 	}
-	r := recovery{dir: s.dir, files: files, trust: s.disk.trust}
+	r := recovery{dir: s.dir, files: files, boot: s.boot, trust: s.disk.trust}
 	var unmarked error
 	if r.mark, unmarked = readMark(s.lock, r.trust); unmarked != nil {
 		if err := s.clearMark(); err != nil {

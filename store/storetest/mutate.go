@@ -82,9 +82,9 @@ func (v Victims) exchange(r *rand.Rand, path string, files []string) (Mutation, 
 	other := files[r.IntN(len(files))]
 	switch r.IntN(5) {
 	case 0:
-		return v.from(path, v.Old, "as it was earlier")
+		return v.from(r, path, v.Old, "as it was earlier")
 	case 1:
-		return v.from(path, v.Twin, "as another host has it")
+		return v.from(r, path, v.Twin, "as another host has it")
 	case 2:
 		if other == path || !regular(path) || !regular(other) {
 			return Mutation{"removed", []string{path}}, os.Remove(path)
@@ -112,8 +112,8 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// from takes the file of the same name, or one that comes after it, out of the same directory among others.
-func (v Victims) from(path string, others []string, what string) (Mutation, error) {
+// from takes the file of the same name, or another one of its kind, out of the same directory among others, or a piece of it.
+func (v Victims) from(r *rand.Rand, path string, others []string, what string) (Mutation, error) {
 	for i, dir := range v.Dirs {
 		below, err := filepath.Rel(dir, path)
 		if err != nil || !filepath.IsLocal(below) || i >= len(others) {
@@ -127,9 +127,33 @@ func (v Victims) from(path string, others []string, what string) (Mutation, erro
 			}
 			source = same[0]
 		}
+		if r.IntN(3) == 0 && regular(path) {
+			return Mutation{"a piece is " + what + ", from " + filepath.Base(source), []string{path}}, copyPiece(r, source, path)
+		}
 		return Mutation{what + ", from " + filepath.Base(source), []string{path}}, errors.Join(os.Remove(path), copyFile(source, path))
 	}
 	return Mutation{"removed", []string{path}}, os.Remove(path)
+}
+
+// copyPiece copies bytes to where they are in the other file, or appends them.
+func copyPiece(r *rand.Rand, from, to string) error {
+	source, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	b, err := os.ReadFile(to)
+	if err != nil {
+		return err
+	}
+	begin, end := block(r, len(source))
+	if r.IntN(2) == 0 {
+		begin, end = min(begin, len(b)), len(source)
+	}
+	b = append(b, make([]byte, max(0, end-len(b)))...)
+	if begin < end {
+		copy(b[begin:], source[begin:end])
+	}
+	return os.WriteFile(to, b, 0o600)
 }
 
 func copyFile(from, to string) error {
