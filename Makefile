@@ -30,7 +30,7 @@ build: ## Build the binary: build/carrick
 	CGO_ENABLED=0 go build -ldflags "-X main.version=$(VERSION)" -o build/carrick .
 
 check: lint ## All that needs no engine: format, vet, lint, unit, property and kernel tests; under 3 minutes
-	scripts/prepare gcc libc6-dev ethtool iproute2 nftables procps
+	scripts/prepare gcc libc6-dev ethtool iproute2 nftables procps strace
 	@# -count=1: what the tests of kernel and lab find depends on the machine, which Go's cache of results does not know.
 	@# Virtual time and the race detector do not go together: those are tagged !race, and run while others wait for clocks.
 	dirs=$$(find . -name '*_virtual_test.go' -printf '%h\n' | sort -u); [ -n "$$dirs" ]; failed=; \
@@ -101,7 +101,7 @@ fuzz: ## Every fuzz target for FUZZTIME each
 	[ -n "$$found" ] || { echo "no fuzz target found"; exit 1; }; \
 	while IFS=: read -r file _ func; do \
 		echo "== $${file%/*} $${func#func }"; \
-		go test -run '^$$' -fuzz "^$${func#func }\$$" -fuzztime $(FUZZTIME) "$${file%/*}"; \
+		go test -run '^$$' -fuzz "^$${func#func }\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s "$${file%/*}"; \
 	done <<<"$$found"
 
 clean: ## Remove what was built here; `go run ./lab/cmd/lab clean` removes the lab's root file systems

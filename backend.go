@@ -9,6 +9,7 @@ import (
 
 	"github.com/carricknet/carrick/ipam"
 	"github.com/carricknet/carrick/plugin"
+	"github.com/carricknet/carrick/store"
 )
 
 // localSpace and globalSpace are told to the engine before there is an IPAM.
@@ -31,7 +32,21 @@ func (h *host) backend() plugin.Backend {
 
 // alarms are those of the parts that are not the cluster.
 func (h *host) alarms() []string {
-	return slices.Concat(h.damage, h.narrow(), h.driver.Alarms(), h.ipam.Alarms())
+	return slices.Concat(h.damage, h.broken(), h.narrow(), h.driver.Alarms(), h.ipam.Alarms())
+}
+
+// broken are sentences about stores that write no more.
+func (h *host) broken() []string {
+	var all []string
+	for _, s := range []*store.Store{h.state, h.leases, h.raft} {
+		if s == nil {
+			continue
+		}
+		if err := s.Broken(); err != nil {
+			all = append(all, err.Error()+": see to the disk, then disable and enable the plugin; traffic goes on meanwhile")
+		}
+	}
+	return all
 }
 
 // narrow are sentences about networks whose largest packets the underlay does not carry any more.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,24 +22,26 @@ import (
 	"github.com/carricknet/carrick/kernel/kerneltest"
 	"github.com/carricknet/carrick/overlay"
 	"github.com/carricknet/carrick/plugin"
-	"github.com/carricknet/carrick/store"
 )
 
 // engine plays the Docker engine of one host towards the plugin, over its socket: everything below it is real but the
 // kernel and the cluster.
 type engine struct {
 	*testing.T
-	n      int // of the host
-	family int // one of families
-	flaw   flaw
-	dir    string
-	node   member
-	kernel *brittle
-	real   machine // instead of kernel, if there is one
-	host   *host
-	socket string
-	kill   func()
-	calls  int // for identifiers
+	n       int // of the host
+	family  int // one of families
+	flaw    flaw
+	dir     string
+	sockets string // where its sockets are; "": dir
+	node    member
+	kernel  *brittle
+	real    machine // instead of kernel, if there is one
+	host    *host
+	socket  string
+	kill    func()
+	calls   int // for identifiers
+
+	listening func() // called by start when the socket is there, and before anything else is; nil: not wanted
 }
 
 // brittle is a kernel under which the plugin's process is killed at the nth change: that one and all after it fail, and
@@ -112,20 +115,26 @@ func engines(t *testing.T, c *clustertest.Cluster, count int) []*engine {
 	return all
 }
 
-// start is a new process of the plugin.
+// start is a new process of the plugin: the socket is there first, as in serve.
 func (e *engine) start() {
 	e.Helper()
 	log := logrus.New()
 	log.SetOutput(io.Discard)
 	e.kernel.at.Store(0)
-	h := &host{log: log, config: Config{Secret: "a cluster there is", Pools: []netip.Prefix{netip.MustParsePrefix("10.192.0.0/10")}}}
-	var err error
-	for name, s := range map[string]**store.Store{"state": &h.state, "leases": &h.leases} {
-		if *s, err = store.Open(filepath.Join(e.dir, name)); err != nil {
-			e.Fatal(err)
-		}
+	h := &host{log: log, dir: e.dir, config: Config{Secret: "a cluster there is", Pools: []netip.Prefix{netip.MustParsePrefix("10.192.0.0/10")}}}
+	server := plugin.New(plugin.Config{LocalSpace: localSpace, GlobalSpace: globalSpace, RequestReplay: true, RequestMAC: true})
+	e.calls++
+	e.socket = filepath.Join(cmp.Or(e.sockets, e.dir), fmt.Sprint(e.calls, ".sock"))
+	l, err := net.Listen("unix", e.socket)
+	e.must(err)
+	serving, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 2)
+	go func() { ended <- server.Serve(serving, l) }()
+	if e.listening != nil {
+		e.listening()
 	}
-	e.kernel.crash = func() { e.must(errors.Join(h.state.Close(), h.leases.Close())) }
+	e.must(h.openStores())
+	e.kernel.crash = func() { e.must(errors.Join(h.state.Close(), h.leases.Close(), h.raft.Close())) }
 	underlay := func() (overlay.Underlay, error) {
 		return overlay.Underlay{VTEP: netip.AddrFrom4([4]byte{192, 0, 2, byte(e.n + 1)}), Link: "eth0", MTU: 1500, Port: 4789}, nil
 	}
@@ -135,15 +144,7 @@ func (e *engine) start() {
 	}
 	e.must(h.build(m, underlay, e.node))
 	e.must(h.driver.Restore(e.Context()))
-	server := plugin.New(plugin.Config{LocalSpace: localSpace, GlobalSpace: globalSpace, RequestReplay: true, RequestMAC: true})
 	server.Ready(h.backend())
-	e.calls++
-	e.socket = filepath.Join(e.dir, fmt.Sprint(e.calls, ".sock"))
-	l, err := net.Listen("unix", e.socket)
-	e.must(err)
-	serving, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 2)
-	go func() { ended <- server.Serve(serving, l) }()
 	go func() { ended <- h.run(serving) }()
 	e.host = h
 	e.kill = func() {

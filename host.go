@@ -24,6 +24,7 @@ import (
 // host is everything below the socket.
 type host struct {
 	config  Config
+	dir     string // stateDir, but in tests
 	log     *logrus.Logger
 	ready   bool         // it has worked
 	alone   *os.File     // held open as long as this process is the only one of its kind on the host
@@ -49,16 +50,7 @@ func (h *host) openLeaves() (err error) {
 	if h.kernel, err = kernel.New(kernel.Config{Dir: pinDir, Logger: h.log}); err != nil {
 		return err
 	}
-	if h.state, err = h.openStore("state"); err != nil {
-		return err
-	}
-	if h.leases, err = h.openStore("leases"); err != nil {
-		return err
-	}
-	if h.config.Secret == "" {
-		return nil
-	}
-	if h.raft, err = h.openStore("raft"); err != nil {
+	if err := h.openStores(); err != nil || h.config.Secret == "" {
 		return err
 	}
 	if h.address, err = h.kernel.Address(h.config.Advertise); err != nil {
@@ -67,17 +59,60 @@ func (h *host) openLeaves() (err error) {
 	h.cluster, err = cluster.New(cluster.Config{
 		Secret: []byte(h.config.Secret), Join: h.config.Join, Advertise: h.address, Name: h.config.Node,
 		GossipPort: h.config.GossipPort, RaftPort: h.config.RaftPort,
-		Dir: filepath.Join(stateDir, "cluster"), Log: raftLog{h.raft}, Version: version, Logger: h.log,
+		Dir: filepath.Join(h.dir, "cluster"), Log: raftLog{h.raft}, Version: version, Logger: h.log,
 	})
 	return err
 }
 
-// openStore opens one of the stores and keeps what has to be said of it.
-func (h *host) openStore(name string) (*store.Store, error) {
-	s, err := store.Open(filepath.Join(stateDir, name))
-	if err != nil {
-		return nil, err
+// openStores opens them and keeps what has to be said of them. State and leases are made first of all, and together.
+func (h *host) openStores() (err error) {
+	open := func(name string) (*store.Store, error) { return store.Open(filepath.Join(h.dir, name)) }
+	if h.state, err = open("state"); err != nil {
+		return err
 	}
+	if h.leases, err = open("leases"); err != nil {
+		return err
+	}
+	if h.config.Secret != "" {
+		if h.raft, err = open("raft"); err != nil {
+			return err
+		}
+	}
+	if err := h.miss(); err != nil {
+		return err
+	}
+	h.tell("state", h.state)
+	h.tell("leases", h.leases)
+	if h.raft != nil {
+		h.tell("raft", h.raft)
+	}
+	return nil
+}
+
+// miss says of stores that were only made now that they are missed, if another one was there before.
+func (h *host) miss() error {
+	for _, s := range []*store.Store{h.state, h.leases} {
+		for _, other := range []*store.Store{h.state, h.leases, h.raft} {
+			if other == nil || other == s || !wasThere(other) {
+				continue
+			}
+			if err := s.Missed("other stores of this host were there"); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func wasThere(s *store.Store) bool {
+	for range s.Prefix("") {
+		return true
+	}
+	return s.Damage() != ""
+}
+
+// tell logs what was found wrong with a store, and keeps it for Status.
+func (h *host) tell(name string, s *store.Store) {
 	if mended := s.Mended(); mended != "" {
 		h.log.WithField("store", name).Warn(mended)
 	}
@@ -85,7 +120,6 @@ func (h *host) openStore(name string) (*store.Store, error) {
 		h.log.WithField("store", name).Error(damage)
 		h.damage = append(h.damage, damage)
 	}
-	return s, nil
 }
 
 // lock makes sure that this process is the only Carrick on its host: another one, installed under another name, has other

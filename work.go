@@ -38,7 +38,7 @@ func work(ctx context.Context, server *plugin.Server, log *logrus.Logger) {
 	said, well := "", time.Now() // when it last worked, or was new
 	var damage []string
 	for ctx.Err() == nil {
-		h := &host{config: config, log: log, damage: damage}
+		h := &host{config: config, dir: stateDir, log: log, damage: damage}
 		err := h.attempt(ctx, server)
 		damage = h.damage
 		if ctx.Err() != nil {

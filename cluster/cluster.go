@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
-	"github.com/hashicorp/raft"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
 )
@@ -91,7 +90,7 @@ type Cluster struct {
 	transport *transport
 	alarms    *alarms
 	store     *raftStore
-	snapshots *raft.FileSnapshotStore
+	snapshots *snapshotStore
 	fsm       *fsm
 	gossip    *gossip
 	all       wakers          // of Watch

@@ -60,7 +60,7 @@ func TestSnapshotsCarryNodes(t *testing.T) {
 
 func damageSnapshots(t *testing.T, n *testNode) {
 	t.Helper()
-	states, err := filepath.Glob(filepath.Join(n.cfg.Dir, snapshotDir, "*", "state.bin"))
+	states, err := filepath.Glob(filepath.Join(n.cfg.Dir, snapshotDir, "*"))
 	if err != nil || len(states) == 0 {
 		t.Fatalf("no snapshots: %v", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -26,6 +27,13 @@ var errNewer = errors.New("written by a newer version of carrick")
 type storedKey struct {
 	Version int    `json:"v"`
 	Seed    []byte `json:"seed"` // RFC 8032 section 5.1.5
+	// Sum is the CRC-32C of the others, in every version: a damaged version is not taken for a newer one. Zero: an older
+	// program wrote it.
+	Sum uint32 `json:"sum,omitempty"`
+}
+
+func (k storedKey) sum() uint32 {
+	return crc32.Checksum(fmt.Appendf(nil, "%d %x", k.Version, k.Seed), crcTable)
 }
 
 // nodeID is the fingerprint of a node's public key: the first 16 bytes of its SHA-256, in hexadecimal. Nobody finds a
@@ -52,6 +60,9 @@ func loadKey(dir string) (ed25519.PrivateKey, error) {
 	if err := json.Unmarshal(raw, &stored); err != nil {
 		return nil, fmt.Errorf("%s: %w: %w", path, errNoKey, err)
 	}
+	if stored.Sum != 0 && stored.Sum != stored.sum() || stored.Version < keyVersion {
+		return nil, fmt.Errorf("%s: %w: it does not match its checksum", path, errNoKey)
+	}
 	if stored.Version != keyVersion {
 		return nil, fmt.Errorf("%s: %w: format %d, this node knows %d", path, errNewer, stored.Version, keyVersion)
 	}
@@ -65,7 +76,9 @@ func loadKey(dir string) (ed25519.PrivateKey, error) {
 func makeKey(dir string) (ed25519.PrivateKey, error) {
 	seed := make([]byte, ed25519.SeedSize)
 	rand.Read(seed) // never fails (crypto/rand since Go 1.24)
-	raw, err := json.Marshal(storedKey{Version: keyVersion, Seed: seed})
+	stored := storedKey{Version: keyVersion, Seed: seed}
+	stored.Sum = stored.sum()
+	raw, err := json.Marshal(stored)
 	if err != nil {
 		return nil, fmt.Errorf("node key: %w", err)
 	}

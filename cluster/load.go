@@ -16,31 +16,36 @@ import (
 type loaded struct {
 	key       ed25519.PrivateKey
 	store     *raftStore
-	snapshots *raft.FileSnapshotStore
+	snapshots *snapshotStore
 	fsm       *fsm
 }
 
-// snapshotDir is where raft.FileSnapshotStore keeps its files below Config.Dir.
+// snapshotDir is where the snapshots are, below Config.Dir.
 const snapshotDir = "snapshots"
 
 func publicKey(key ed25519.PrivateKey) ed25519.PublicKey { return key.Public().(ed25519.PublicKey) }
 
 // load reads the node's key and log, which are worth something only together: a node that kept its key but lost its log
 // would vote again in a term in which it has voted, and could elect a leader that lacks what was committed with its
-// first vote. Raft's store therefore says whose it is; when either is missing, belongs to another or has a hole, the
-// node gets a new key and an empty log, and joins as a new server.
+// first vote. Raft's store therefore says whose it is; when either is missing, belongs to another or has a hole, what there
+// is is put aside, and the node gets a new key and an empty log, and joins as a new server.
 func (c *Cluster) load() (*loaded, error) {
-	d, err := c.loadStored()
-	if !errors.Is(err, errRenew) {
-		return d, err
-	}
-	if _, stored := c.cfg.Log.Get(keyCluster); stored {
-		c.log.WithError(err).Warn("cluster: this host joins as a new node")
-	}
-	if err := c.renew(); err != nil {
+	if err := c.clear(); err != nil {
 		return nil, err
 	}
-	return c.loadStored()
+	d, err := c.loadStored()
+	renewed := errors.Is(err, errRenew)
+	if renewed {
+		if err := c.renew(err); err != nil {
+			return nil, err
+		}
+		d, err = c.loadStored()
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.tellAside(renewed)
+	return d, nil
 }
 
 // loadStored returns errRenew when a new key helps.
@@ -59,10 +64,7 @@ func (c *Cluster) loadStored() (*loaded, error) {
 	if err := c.makeRoom(); err != nil {
 		return nil, err
 	}
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(c.cfg.Dir, keptSnapshots, c.raftLog)
-	if err != nil {
-		return nil, fmt.Errorf("cluster: %s: %w", c.cfg.Dir, err)
-	}
+	snapshots := &snapshotStore{dir: filepath.Join(c.cfg.Dir, snapshotDir)}
 	store, err := openRaftStore(c.cfg.Log)
 	switch {
 	case errors.Is(err, errNewer):
@@ -76,7 +78,7 @@ func (c *Cluster) loadStored() (*loaded, error) {
 		return d, errors.Join(c.wipe(prefixLog), c.wipe(prefixRaft), c.reopen(d))
 	}
 	if err := c.replay(d); err != nil {
-		return nil, fmt.Errorf("%w: %w", errRenew, err)
+		return nil, err
 	}
 	return d, c.takeUp(d)
 }
@@ -86,14 +88,14 @@ func (c *Cluster) reopen(d *loaded) (err error) {
 	return err
 }
 
-// replay brings the state machine to where this node was: raft by itself would only do so when it hears from a leader.
+// replay brings the state machine to where this node was: raft by itself would only do so when it hears from a leader. It
+// returns errRenew where a part of what was decided is missing.
 func (c *Cluster) replay(d *loaded) error {
-	all, err := d.snapshots.List()
+	all, damage, err := d.snapshots.survey()
 	if err != nil {
-		return fmt.Errorf("snapshots: %w", err)
+		return err
 	}
 	var covered uint64 // by the snapshot
-	var damage error
 	for _, meta := range all {
 		_, content, err := d.snapshots.Open(meta.ID)
 		if err == nil {
@@ -103,10 +105,20 @@ func (c *Cluster) replay(d *loaded) error {
 			covered = meta.Index
 			break
 		}
-		damage = errors.Join(damage, fmt.Errorf("snapshot %s: %w", meta.ID, err))
+		damage = append(damage, fmt.Errorf("snapshot %s: %w", meta.ID, err))
 	}
-	if first := d.store.first; len(all) > 0 && covered == 0 || first > covered+1 {
-		return fmt.Errorf("the log begins at entry %d, the snapshot ends at %d: %w", first, covered, errors.Join(damage, errRenew))
+	what := errors.Join(append(damage, errRenew)...)
+	if first := d.store.first; first > covered+1 {
+		return fmt.Errorf("the log begins at entry %d, the snapshot ends at %d: %w", first, covered, what)
+	}
+	if known := d.applied(c.cfg.Log); known > max(covered, d.store.last) {
+		return fmt.Errorf("entry %d was decided, the log ends at %d and the snapshot at %d: %w", known, d.store.last, covered, what)
+	}
+	if len(damage) > 0 && covered == 0 && d.store.last == 0 {
+		return what
+	}
+	for _, err := range damage {
+		c.log.WithError(err).Error("cluster: a snapshot is damaged; nothing is lost, another copy or the log has it")
 	}
 	applied := d.applied(c.cfg.Log)
 	if _, recovers := c.cfg.Log.Get(keyRecover); recovers {
@@ -115,7 +127,7 @@ func (c *Cluster) replay(d *loaded) error {
 	for index := max(covered+1, d.store.first); index <= min(applied, d.store.last); index++ {
 		var log raft.Log
 		if err := d.store.GetLog(index, &log); err != nil {
-			return err
+			return fmt.Errorf("%w: %w", errRenew, err)
 		}
 		d.fsm.ApplyBatch([]*raft.Log{&log})
 	}
@@ -133,11 +145,15 @@ func (d *loaded) applied(kv KV) uint64 {
 }
 
 // renew makes this node another one, which is in no cluster.
-func (c *Cluster) renew() error {
+func (c *Cluster) renew(why error) error {
+	aside, err := c.setAside(why)
+	if err != nil {
+		return err
+	}
 	if err := c.wipe(""); err != nil {
 		return err
 	}
-	for _, old := range []string{snapshotDir, cacheFile} { // the cache may be of another cluster
+	for _, old := range []string{snapshotDir, cacheFile} { // of a node that has left; the cache may be of another cluster
 		if err := os.RemoveAll(filepath.Join(c.cfg.Dir, old)); err != nil {
 			return fmt.Errorf("cluster: %w", err)
 		}
@@ -146,7 +162,12 @@ func (c *Cluster) renew() error {
 	if err != nil {
 		return err
 	}
-	if err := c.cfg.Log.Apply(Write{Key: keyNode, Value: []byte(nodeID(publicKey(key)))}); err != nil {
+	writes := []Write{{Key: keyNode, Value: []byte(nodeID(publicKey(key)))}}
+	if aside != "" {
+		c.log.Error("cluster: " + aside)
+		writes = append(writes, Write{Key: keyAside, Value: []byte(aside)})
+	}
+	if err := c.cfg.Log.Apply(writes...); err != nil {
 		return fmt.Errorf("cluster: raft's store: %w", err)
 	}
 	return nil

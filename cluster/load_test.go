@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -44,10 +45,16 @@ func TestKeyAndLogBelongTogether(t *testing.T) {
 		"short key": func(n *testNode) {
 			os.WriteFile(filepath.Join(n.cfg.Dir, keyFile), []byte(`{"v":1,"seed":"AA=="}`), 0o600)
 		},
+		"flipped version": func(n *testNode) {
+			path := filepath.Join(n.cfg.Dir, keyFile)
+			raw, _ := os.ReadFile(path)
+			os.WriteFile(path, bytes.Replace(raw, []byte(`"v":1`), []byte(`"v":5`), 1), 0o600)
+		},
 		"key of another":    func(n *testNode) { makeKey(n.cfg.Dir) },
 		"no log":            func(n *testNode) { clear(n.kv.data) },
 		"log of another":    func(n *testNode) { n.kv.data[keyNode] = []byte("other") },
 		"log with a hole":   func(n *testNode) { n.kv.data[logKey(3)], n.kv.data[logKey(5)] = n.kv.data["x"], n.kv.data["x"] },
+		"end is gone":       func(n *testNode) { n.kv.data[keyApplied] = []byte("6") },
 		"beginning is gone": func(n *testNode) { delete(n.kv.data, logKey(1)) },
 	} {
 		n := newLab(t).host()

@@ -12,7 +12,7 @@ import (
 )
 
 // A snapshot is a stream of JSON values: the header, then as many facts, marks and remembered requests as it says.
-// raft.FileSnapshotStore puts a checksum around it.
+// snapshotStore puts a checksum around it.
 type snapshotHeader struct {
 	Version int    `json:"v"`
 	Last    uint64 `json:"last"`

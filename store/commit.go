@@ -29,7 +29,7 @@ func (s *Store) Apply(writes ...Write) error {
 			w.Value = append([]byte{}, w.Value...) // the caller may reuse it
 		}
 		req.writes = append(req.writes, w)
-		req.size += len(w.Key) + len(w.Value) + 20 // two lengths of at most 10 bytes each
+		req.size += writeSize(w)
 	}
 	if req.size > maxRecord {
 		return fmt.Errorf("store %s: %d bytes in one write, at most %d", s.dir, req.size, maxRecord)
@@ -48,6 +48,9 @@ func (s *Store) Apply(writes ...Write) error {
 	}
 	return nil
 }
+
+// writeSize is how much a write takes in a record, at most: there are two lengths of up to 10 bytes each.
+func writeSize(w Write) int { return len(w.Key) + len(w.Value) + 20 }
 
 // take returns as many waiting requests as fit into one record.
 func (s *Store) take() []*request {
@@ -79,7 +82,7 @@ func (s *Store) commit(batch []*request) {
 		req.done, req.err = true, err
 	}
 	if s.broken == nil && s.size >= s.compact {
-		s.nextGeneration()
+		_ = s.nextGeneration() // the journal that there is goes on
 	}
 }
 
@@ -87,20 +90,30 @@ func (s *Store) append(payload []byte) error {
 	if s.broken != nil {
 		return s.broken
 	}
-	record := appendRecord(nil, s.seq+1, payload)
+	if s.version != formatVersion {
+		if err := s.nextGeneration(); err != nil { // there was no space for it when the store was opened
+			return err
+		}
+	}
+	if err := s.firstMark(); err != nil {
+		return err
+	}
+	record, chain := appendRecord(nil, s.seq+1, s.chain, payload)
 	if _, err := s.disk.write(s.journal, record); err != nil {
 		// A full disk is no reason to stop for good: what was written of the record is cut off, and the next may fit.
 		if cut := s.journal.Truncate(s.size); cut != nil {
-			s.broken = fmt.Errorf("%w: %w", ErrBroken, cut)
+			s.stop(fmt.Errorf("%w: %w", ErrBroken, cut))
 		}
 		return err
 	}
 	if err := s.disk.sync(s.journal); err != nil {
-		s.broken = fmt.Errorf("%w: fsync: %w", ErrBroken, err)
+		s.stop(fmt.Errorf("%w: fsync: %w", ErrBroken, err))
 		return s.broken
 	}
 	s.seq++
+	s.chain = chain
 	s.size += int64(len(record))
+	s.writeMark()
 	return nil
 }
 
@@ -140,41 +153,52 @@ func (s *Store) remember(batch []*request) {
 
 // nextGeneration begins a new journal and writes the state beside it. A failure costs nothing: the journals that there are
 // hold everything, and it is tried again when the newest has grown. Only where it is not known whether the new journal
-// would be found after a crash, writing stops. It says whether there is a new journal.
-func (s *Store) nextGeneration() bool {
+// would be found after a crash, writing stops. An error says that there is no new journal.
+func (s *Store) nextGeneration() error {
 	s.compact = s.size + minJournal
-	gen := s.gen + 1
-	header := fileHeader{kind: journalFile, gen: gen, seq: s.seq}
+	gen, id, chain := s.gen+1, s.id, s.chain
+	if s.version != formatVersion {
+		id = newIdentity(s.dir)
+		chain = id.chain()
+		if err := s.clearMark(); err != nil {
+			return err
+		}
+	}
+	header := fileHeader{kind: journalFile, gen: gen, seq: s.seq, id: id, chain: chain}
 	f, size, placed, err := s.disk.create(filepath.Join(s.dir, journalName(gen)), func(yield func([]byte) error) error {
 		return yield(header.encode())
 	})
 	if err != nil {
 		if placed {
-			s.broken = fmt.Errorf("%w: %w", ErrBroken, err)
+			s.stop(fmt.Errorf("%w: %w", ErrBroken, err))
 		}
-		return false
+		return err
 	}
 	s.journal.Close() // everything in it is synced
 	s.journal, s.size, s.gen = f, size, gen
+	s.version, s.id, s.chain = formatVersion, id, chain
 	s.compact = s.size + minJournal
 	written, err := s.writeSnapshot()
 	if err != nil {
-		return true
+		return nil
 	}
 	s.compact = max(minJournal, 2*written) // so that a write costs at most half a write of a snapshot
 	s.removeBefore(s.base)
 	s.base = gen
-	return true
+	return nil
 }
 
 func (s *Store) writeSnapshot() (int64, error) {
-	var chunks [][]byte // of the map, as records; only commit changes the map, and it is us
+	var chunks [][]byte // of the map; only commit changes the map, and it is us
 	var payload []byte
 	flush := func() {
-		chunks = append(chunks, appendRecord(nil, uint64(len(chunks)), payload))
-		payload = payload[:0]
+		chunks = append(chunks, payload)
+		payload = nil
 	}
 	for _, key := range s.keys {
+		if len(payload)+writeSize(Write{key, s.values[key]}) > maxRecord {
+			flush()
+		}
 		payload = appendWrite(payload, Write{key, s.values[key]})
 		if len(payload) >= snapshotChunk {
 			flush()
@@ -183,13 +207,16 @@ func (s *Store) writeSnapshot() (int64, error) {
 	if len(payload) > 0 {
 		flush()
 	}
-	header := fileHeader{kind: snapshotFile, gen: s.gen, seq: s.seq, count: uint64(len(chunks))}
+	header := fileHeader{kind: snapshotFile, gen: s.gen, seq: s.seq, count: uint64(len(chunks)), id: s.id, chain: s.chain}.encode()
 	f, size, _, err := s.disk.create(filepath.Join(s.dir, snapshotName(s.gen)), func(yield func([]byte) error) error {
-		if err := yield(header.encode()); err != nil {
+		if err := yield(header); err != nil {
 			return err
 		}
-		for _, chunk := range chunks {
-			if err := yield(chunk); err != nil {
+		chain := headerSum(header) // no chunk of another snapshot goes on from it
+		for i, chunk := range chunks {
+			var record []byte
+			record, chain = appendRecord(nil, uint64(i), chain, chunk)
+			if err := yield(record); err != nil {
 				return err
 			}
 		}
@@ -210,12 +237,12 @@ func (s *Store) removeBefore(gen uint64) {
 	}
 	for g := range files.snapshots {
 		if g < gen {
-			os.Remove(filepath.Join(s.dir, snapshotName(g)))
+			os.RemoveAll(filepath.Join(s.dir, snapshotName(g)))
 		}
 	}
 	for g := range files.journals {
 		if g < gen {
-			os.Remove(filepath.Join(s.dir, journalName(g)))
+			os.RemoveAll(filepath.Join(s.dir, journalName(g)))
 		}
 	}
 }

@@ -15,13 +15,9 @@ func example(t testing.TB, dir string) []map[string]string {
 	t.Helper()
 	s := mustOpen(t, dir)
 	mustApply(t, s, set("lease/a", "1"), set("lease/b", "22"))
-	s.commitMu.Lock()
-	s.nextGeneration()
-	s.commitMu.Unlock()
+	generation(t, s)
 	mustApply(t, s, set("lease/c", "333"), Write{Key: "lease/a"})
-	s.commitMu.Lock()
-	s.nextGeneration()
-	s.commitMu.Unlock()
+	generation(t, s)
 	states := []map[string]string{contents(s)}
 	for i := range 3 {
 		mustApply(t, s, set("lease/b", strings.Repeat("x", i)), set(fmt.Sprint("lease/", i), "\x00\x00\x00\x00\x00\x00\x00\x00\x00"))
@@ -31,8 +27,19 @@ func example(t testing.TB, dir string) []map[string]string {
 	return states
 }
 
+func generation(t interface{ Fatal(...any) }, s *Store) {
+	s.commitMu.Lock()
+	defer s.commitMu.Unlock()
+	if err := s.nextGeneration(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // fastDisk does not fsync: thousands of stores are opened where nothing crashes.
-var fastDisk = disk{write: (*os.File).Write, sync: func(*os.File) error { return nil }, rename: os.Rename}
+var fastDisk = disk{write: (*os.File).Write, sync: func(*os.File) error { return nil }, rename: os.Rename, boot: thisBoot}
+
+// bootedDisk is that of a host after the power was cut.
+var bootedDisk = disk{write: fastDisk.write, sync: fastDisk.sync, rename: fastDisk.rename, boot: func() boot { return boot{2} }}
 
 func copyDir(t testing.TB, from, to string) {
 	t.Helper()
@@ -60,7 +67,7 @@ func copyDir(t testing.TB, from, to string) {
 // opened opens a copy of a store after change was done to it, and returns what it holds.
 func opened(t testing.TB, example string, change func(dir string)) (got map[string]string, damage, mended string) {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "copy")
+	dir := filepath.Join(t.TempDir(), filepath.Base(example))
 	copyDir(t, example, dir)
 	change(dir)
 	s, err := open(dir, fastDisk)
@@ -115,8 +122,20 @@ func TestEveryByteMatters(t *testing.T) {
 	}
 }
 
-// TestEveryLength cuts every file at every length. The end of the newest journal is what a crash leaves: the commits
-// before it are there. Anything else is right, or damage.
+// powerCut makes the mark as old as a power cut can leave it: it was synced when the store was opened.
+func powerCut(t testing.TB, dir string) {
+	t.Helper()
+	edit(t, filepath.Join(dir, lockName), func(b []byte) []byte {
+		m, err := decodeMark(b, false)
+		if err != nil || m == nil {
+			t.Fatalf("mark %v, %v", m, err)
+		}
+		return mark{m.id, 0, m.id.chain(), boot{1}}.encode()
+	})
+}
+
+// TestEveryLength cuts every file at every length. After a power cut the end of the newest journal is what a crash leaves:
+// the commits before it are there. Anything else is right, or damage.
 func TestEveryLength(t *testing.T) {
 	dir := t.TempDir()
 	states := example(t, dir)
@@ -125,20 +144,25 @@ func TestEveryLength(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		allowed := states[len(states)-1:]
-		if name == "journal-3" {
-			allowed = states
-		}
-		for length := range info.Size() {
-			got, damage, _ := opened(t, dir, func(dir string) {
-				edit(t, filepath.Join(dir, name), func(b []byte) []byte { return b[:length] })
-			})
-			ok := damage != "" && len(got) == 0 && (name != "journal-3" || length < fileHeaderSize)
-			for _, state := range allowed {
-				ok = ok || damage == "" && maps.Equal(got, state)
+		for _, marked := range []bool{true, false} {
+			allowed := states[len(states)-1:]
+			if name == "journal-3" && !marked {
+				allowed = states
 			}
-			if !ok {
-				t.Fatalf("%s cut to %d bytes: damage %q, contents %v", name, length, damage, got)
+			for length := range info.Size() {
+				got, damage, _ := opened(t, dir, func(dir string) {
+					edit(t, filepath.Join(dir, name), func(b []byte) []byte { return b[:length] })
+					if !marked {
+						powerCut(t, dir)
+					}
+				})
+				ok := damage != "" && len(got) == 0 && (name != "journal-3" || marked || length < fileHeaderSize)
+				for _, state := range allowed {
+					ok = ok || damage == "" && maps.Equal(got, state)
+				}
+				if !ok {
+					t.Fatalf("%s cut to %d bytes, marked %v: damage %q, contents %v", name, length, marked, damage, got)
+				}
 			}
 		}
 	}
@@ -152,19 +176,20 @@ func TestUnwrittenSectorsAreACrash(t *testing.T) {
 	good := s.size
 	mustApply(t, s, Write{"big", []byte(strings.Repeat("x", 3000))})
 	s.Close()
-	for _, from := range []int64{good, 512, 1024, 2048} {
-		got, damage, _ := opened(t, dir, func(dir string) {
-			edit(t, filepath.Join(dir, "journal-1"), func(b []byte) []byte { clear(b[from:]); return b })
+	powerCut(t, dir)
+	zero := func(from int64, last int) (got map[string]string, damage string) {
+		got, damage, _ = opened(t, dir, func(dir string) {
+			edit(t, filepath.Join(dir, "journal-1"), func(b []byte) []byte { clear(b[from : len(b)-last]); return b })
 		})
-		if damage != "" || !maps.Equal(got, map[string]string{"k": "v"}) {
+		return got, damage
+	}
+	for _, from := range []int64{good, 512, 1024, 2048} {
+		if got, damage := zero(from, 0); damage != "" || !maps.Equal(got, map[string]string{"k": "v"}) {
 			t.Errorf("zeros from byte %d: damage %q, contents %v", from, damage, got)
 		}
 	}
 	for _, from := range []int64{good + 30, 513, 2047} {
-		got, damage, _ := opened(t, dir, func(dir string) {
-			edit(t, filepath.Join(dir, "journal-1"), func(b []byte) []byte { clear(b[from : len(b)-1]); return b })
-		})
-		if damage == "" || len(got) != 0 {
+		if got, damage := zero(from, 1); damage == "" || len(got) != 0 {
 			t.Errorf("zeros in the middle, from byte %d: no damage, contents %v", from, got)
 		}
 	}
@@ -199,7 +224,7 @@ func TestMissingFilesAreDamage(t *testing.T) {
 func TestDamagedSnapshotIsMended(t *testing.T) {
 	dir := t.TempDir()
 	states := example(t, dir)
-	edit(t, filepath.Join(dir, "snapshot-3"), func(b []byte) []byte { b[80] ^= 1; return b })
+	edit(t, filepath.Join(dir, "snapshot-3"), func(b []byte) []byte { b[100] ^= 1; return b })
 	s := mustOpen(t, dir)
 	wantContents(t, s, states[len(states)-1])
 	if s.Damage() != "" || !strings.Contains(s.Mended(), "snapshot-3") {
@@ -259,7 +284,7 @@ func TestNewerFormatIsPutAside(t *testing.T) {
 		return resum(b)
 	})
 	s := mustOpen(t, dir)
-	if !strings.Contains(s.Damage(), "format version 2, this program knows 1") {
+	if !strings.Contains(s.Damage(), "format version 3, this program knows 1 and 2") {
 		t.Errorf("damage %q", s.Damage())
 	}
 }

@@ -11,10 +11,18 @@
 // are older than the snapshot before it removed. So there are always two ways to the same state, and a damaged snapshot
 // costs nothing.
 //
-// A record at the end of the newest journal that is incomplete is what a crash leaves behind: nobody was told that it is on
-// disk, and it is cut off. Anything else that does not check out is damage. Damaged files are put into damaged-N and the
-// store starts empty; what an empty store means is for its user to decide. Damage is told at every Open until something
-// has been written since, so a crash in between does not hide it.
+// A store has an identity, which stands in every file, and each commit's checksum goes on from that of the one before: files,
+// commits and pieces of them that belong to another store, another time or another order do not fit. After each commit the
+// lock file is told which one it was, the mark. Only the first one of each Open is synced, so it may be behind, is never ahead,
+// and is always there.
 //
-// What is not noticed: a journal that was cut, from outside, exactly where its last commits begin. It looks like a crash.
+// A record at the end of the newest journal that is incomplete is what a crash leaves behind, if it is after the mark: nobody
+// was told that it is on disk, and it is cut off. Anything else that does not check out is damage. Damaged files are put into
+// damaged-N, of which the last three are kept, and the store starts empty; what an empty store means is for its user to decide.
+// Damage is told at every Open until something has been written since, so a crash in between does not hide it.
+//
+// Format version 1, which had neither identity nor mark, is read and written anew at once.
+//
+// What is not noticed: a directory that was put back as a whole, with its lock file; and an older mark beside a journal that
+// was cut. That is what a power cut leaves.
 package store

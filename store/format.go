@@ -8,8 +8,13 @@ import (
 	"hash/crc32"
 )
 
-// formatVersion stands in every file and every record. A file of another version is not read, it counts as damage.
-const formatVersion = 1
+// formatVersion stands in every file and every record. Files of oldVersion are read, and written anew as this one at once;
+// files of any other count as damage.
+const (
+	formatVersion = 2
+	// oldVersion has no identity and no chain: its checksums are of the payload alone.
+	oldVersion = 1
+)
 
 const (
 	fileMagic = "carrick\n"
@@ -17,7 +22,8 @@ const (
 	// for the end of one, nor a single flipped byte for such a tail.
 	endMark = "\nrecord\n"
 
-	fileHeaderSize   = 56 // bytes, without the note
+	fileHeaderSize   = 76 // bytes, without the note
+	oldHeaderSize    = 56
 	recordHeaderSize = 24 // bytes
 	sectorSize       = 512
 
@@ -41,14 +47,18 @@ const (
 
 // fileHeader begins every file.
 type fileHeader struct {
-	kind  fileKind
-	gen   uint64
-	seq   uint64 // of the last commit before this file, or in this snapshot
-	count uint64 // records that follow; only in a snapshot
-	aside uint64 // of a start after damage: the N of damaged-N
-	note  string // of a start after damage: the sentence about it
+	version uint32
+	kind    fileKind
+	gen     uint64
+	seq     uint64 // of the last commit before this file, or in this snapshot
+	count   uint64 // records that follow; only in a snapshot
+	aside   uint64 // of a start after damage: the N of damaged-N; 0: there was nothing to put aside
+	id      identity
+	chain   uint32 // checksum of the commit seq; the identity's, if there is none or an older version wrote it
+	note    string // of a start after damage: the sentence about it
 }
 
+// encode is in formatVersion, whatever version says.
 func (h fileHeader) encode() []byte {
 	b := make([]byte, 0, fileHeaderSize+len(h.note))
 	b = append(b, fileMagic...)
@@ -58,87 +68,119 @@ func (h fileHeader) encode() []byte {
 	b = binary.LittleEndian.AppendUint64(b, h.seq)
 	b = binary.LittleEndian.AppendUint64(b, h.count)
 	b = binary.LittleEndian.AppendUint64(b, h.aside)
+	b = append(b, h.id[:]...)
+	b = binary.LittleEndian.AppendUint32(b, h.chain)
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(h.note)))
 	sum := crc32.Update(crc32.Checksum(b, castagnoli), castagnoli, []byte(h.note))
 	b = binary.LittleEndian.AppendUint32(b, sum)
 	return append(b, h.note...)
 }
 
-// decodeFileHeader returns the header and its length in bytes.
-func decodeFileHeader(b []byte) (fileHeader, int, error) {
-	if len(b) < fileHeaderSize {
+// decodeFileHeader returns the header and its length in bytes. trust is of tests: the checksum is not compared.
+func decodeFileHeader(b []byte, trust bool) (fileHeader, int, error) {
+	if len(b) < oldHeaderSize {
 		return fileHeader{}, 0, fmt.Errorf("%d bytes, too short for its header", len(b))
 	}
 	if string(b[:8]) != fileMagic {
 		return fileHeader{}, 0, errors.New("does not begin as a file of this store")
 	}
-	noteLen := binary.LittleEndian.Uint32(b[48:])
-	if noteLen > maxNote || int(noteLen) > len(b)-fileHeaderSize {
+	h := fileHeader{version: binary.LittleEndian.Uint32(b[8:])}
+	size := fileHeaderSize
+	if h.version == oldVersion {
+		size = oldHeaderSize
+	}
+	if len(b) < size {
+		return fileHeader{}, 0, fmt.Errorf("%d bytes, too short for its header", len(b))
+	}
+	noteLen := binary.LittleEndian.Uint32(b[size-8:])
+	if noteLen > maxNote || int(noteLen) > len(b)-size {
 		return fileHeader{}, 0, errors.New("header does not match its checksum")
 	}
-	note := b[fileHeaderSize : fileHeaderSize+int(noteLen)]
-	sum := crc32.Update(crc32.Checksum(b[:52], castagnoli), castagnoli, note)
-	version := binary.LittleEndian.Uint32(b[8:])
+	note := b[size : size+int(noteLen)]
+	sum := crc32.Update(crc32.Checksum(b[:size-4], castagnoli), castagnoli, note)
 	switch {
-	case sum != binary.LittleEndian.Uint32(b[52:]):
+	case sum != binary.LittleEndian.Uint32(b[size-4:]) && !trust:
 		return fileHeader{}, 0, errors.New("header does not match its checksum")
-	case version != formatVersion:
-		return fileHeader{}, 0, fmt.Errorf("format version %d, this program knows %d", version, formatVersion)
+	case h.version != formatVersion && h.version != oldVersion:
+		return fileHeader{}, 0, fmt.Errorf("format version %d, this program knows %d and %d", h.version, oldVersion, formatVersion)
 	}
-	return fileHeader{
-		kind:  fileKind(binary.LittleEndian.Uint32(b[12:])),
-		gen:   binary.LittleEndian.Uint64(b[16:]),
-		seq:   binary.LittleEndian.Uint64(b[24:]),
-		count: binary.LittleEndian.Uint64(b[32:]),
-		aside: binary.LittleEndian.Uint64(b[40:]),
-		note:  string(note),
-	}, fileHeaderSize + int(noteLen), nil
+	h.kind = fileKind(binary.LittleEndian.Uint32(b[12:]))
+	h.gen = binary.LittleEndian.Uint64(b[16:])
+	h.seq = binary.LittleEndian.Uint64(b[24:])
+	h.count = binary.LittleEndian.Uint64(b[32:])
+	h.aside = binary.LittleEndian.Uint64(b[40:])
+	h.note = string(note)
+	if h.version == formatVersion {
+		copy(h.id[:], b[48:])
+		h.chain = binary.LittleEndian.Uint32(b[64:])
+	}
+	return h, size + int(noteLen), nil
 }
 
-// appendRecord adds one record. Its header has a checksum of its own, so that a damaged length is not taken for a torn
+// headerSum is the checksum in the header that a file begins with. It is what the records of a snapshot go on from; that of
+// the bytes of the header would be the same for all, as of anything that ends with its own CRC.
+func headerSum(b []byte) uint32 { return binary.LittleEndian.Uint32(b[fileHeaderSize-4:]) }
+
+// appendRecord adds one record and returns its checksum, which goes on from that of the record before: a record that
+// belongs elsewhere does not match. The header has a checksum of its own, so that a damaged length is not taken for a torn
 // record.
-func appendRecord(b []byte, seq uint64, payload []byte) []byte {
+func appendRecord(b []byte, seq uint64, chain uint32, payload []byte) ([]byte, uint32) {
 	start := len(b)
+	chain = crc32.Update(chain, castagnoli, payload)
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(payload)))
 	b = binary.LittleEndian.AppendUint32(b, formatVersion)
 	b = binary.LittleEndian.AppendUint64(b, seq)
-	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(payload, castagnoli))
+	b = binary.LittleEndian.AppendUint32(b, chain)
 	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b[start:], castagnoli))
 	b = append(b, payload...)
-	return append(b, endMark...)
+	return append(b, endMark...), chain
 }
 
 // errTorn is what a crash leaves at the end of a journal.
 var errTorn = errors.New("torn")
 
-// decodeRecord returns the first record of b, its payload and its length in bytes. errTorn means that b ends, or was not
-// written any further, within the record.
-func decodeRecord(b []byte, offset int) (seq uint64, payload []byte, size int, err error) {
-	rest := b[offset:]
+// records reads the records of a file.
+type records struct {
+	b       []byte
+	at      int    // where the next record begins
+	version uint32 // of the file
+	chain   uint32 // checksum of the record before
+	trust   bool   // of tests: no checksum is compared
+}
+
+// next returns the next record's number and payload. errTorn means that the file ends, or was not written any further,
+// within the record. After an error at and chain are as before.
+func (r *records) next() (seq uint64, payload []byte, err error) {
+	rest := r.b[r.at:]
 	if len(rest) < recordHeaderSize {
-		return 0, nil, 0, errTorn
+		return 0, nil, errTorn
 	}
 	head := rest[:recordHeaderSize]
-	if crc32.Checksum(head[:20], castagnoli) != binary.LittleEndian.Uint32(head[20:]) {
-		return 0, nil, 0, damagedOrUnwritten(b, offset, len(b), "the header of a record does not match its checksum")
+	if crc32.Checksum(head[:20], castagnoli) != binary.LittleEndian.Uint32(head[20:]) && !r.trust {
+		return 0, nil, damagedOrUnwritten(r.b, r.at, len(r.b), "the header of a record does not match its checksum")
 	}
 	length := int(binary.LittleEndian.Uint32(head))
-	if version := binary.LittleEndian.Uint32(head[4:]); version != formatVersion {
-		return 0, nil, 0, fmt.Errorf("a record has format version %d, this program knows %d", version, formatVersion)
+	if version := binary.LittleEndian.Uint32(head[4:]); version != r.version && !r.trust {
+		return 0, nil, fmt.Errorf("a record has format version %d, its file %d", version, r.version)
 	}
 	if length > maxRecord {
-		return 0, nil, 0, fmt.Errorf("a record of %d bytes, at most %d are possible", length, maxRecord)
+		return 0, nil, fmt.Errorf("a record of %d bytes, at most %d are possible", length, maxRecord)
 	}
-	size = recordHeaderSize + length + len(endMark)
+	size := recordHeaderSize + length + len(endMark)
 	if len(rest) < size {
-		return 0, nil, 0, errTorn
+		return 0, nil, errTorn
 	}
 	payload = rest[recordHeaderSize : recordHeaderSize+length]
-	if string(rest[recordHeaderSize+length:size]) != endMark ||
-		crc32.Checksum(payload, castagnoli) != binary.LittleEndian.Uint32(head[16:]) {
-		return 0, nil, 0, damagedOrUnwritten(b, offset, offset+size, "a record does not match its checksum")
+	chain := r.chain
+	if r.version == oldVersion {
+		chain = 0
 	}
-	return binary.LittleEndian.Uint64(head[8:]), payload, size, nil
+	chain = crc32.Update(chain, castagnoli, payload)
+	if (string(rest[recordHeaderSize+length:size]) != endMark || chain != binary.LittleEndian.Uint32(head[16:])) && !r.trust {
+		return 0, nil, damagedOrUnwritten(r.b, r.at, r.at+size, "a record does not match its checksum")
+	}
+	r.at, r.chain = r.at+size, chain
+	return binary.LittleEndian.Uint64(head[8:]), payload, nil
 }
 
 // damagedOrUnwritten tells a record that lost its last sectors in a power cut, where the file system had recorded the

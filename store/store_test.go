@@ -118,15 +118,8 @@ func TestOneProcessAtATime(t *testing.T) {
 }
 
 func TestOpenFailsWhereItCannotWrite(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Open(file); err == nil || !strings.Contains(err.Error(), "is not a directory") {
-		t.Errorf("Open of a file: %v", err)
-	}
-	if _, err := Open(filepath.Join(file, "below")); err == nil {
-		t.Error("Open below a file succeeds")
+	if _, err := Open("/proc/self/store"); err == nil || !strings.Contains(err.Error(), "/proc/self/store") {
+		t.Errorf("Open where nothing can be made: %v", err)
 	}
 }
 
@@ -241,9 +234,15 @@ func TestFsyncErrorStopsWriting(t *testing.T) {
 	if err := s.Apply(set("k", "3")); !errors.Is(err, ErrBroken) {
 		t.Fatalf("Apply after a failed fsync: %v", err)
 	}
+	if err := s.Broken(); !errors.Is(err, syscall.EIO) || !strings.Contains(err.Error(), dir) {
+		t.Errorf("broken: %v", err)
+	}
 	wantContents(t, s, map[string]string{"before": "1"})
 	s.Close()
 	s = mustOpen(t, dir)
+	if err := s.Broken(); err != nil {
+		t.Error(err)
+	}
 	mustApply(t, s, set("k", "4"))
 	wantContents(t, s, map[string]string{"before": "1", "k": "4"})
 }
@@ -265,6 +264,34 @@ func TestFullDiskAtOpen(t *testing.T) {
 	}
 	s.Close()
 	wantContents(t, mustOpen(t, dir), map[string]string{"k": "v"})
+}
+
+// TestFailuresLeaveNothingOpen: what cannot be written, over days, must not take all descriptors.
+func TestFailuresLeaveNothingOpen(t *testing.T) {
+	dir := t.TempDir()
+	s := mustOpen(t, dir)
+	open := func() (names []string) {
+		all, err := filepath.Glob("/proc/self/fd/*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, fd := range all {
+			if name, err := os.Readlink(fd); err == nil && strings.HasPrefix(name, dir) {
+				names = append(names, name)
+			}
+		}
+		return names
+	}
+	before := open()
+	s.disk.write = func(*os.File, []byte) (int, error) { return 0, syscall.ENOSPC }
+	for range 5 {
+		if err := s.nextGeneration(); !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+	}
+	if after := open(); len(after) != len(before) {
+		t.Errorf("open: %v, and before %v", after, before)
+	}
 }
 
 func TestTooLargeAWriteIsRefused(t *testing.T) {
