@@ -53,13 +53,16 @@ func (c *container) String() string { return c.h.name + "/" + c.endpoint }
 
 // retry calls the plugin, and again when it dies.
 func (t *task) retry(h *host, start func(*ledger.Ledger, ledger.Moment) ledger.Move) (ledger.Answer, error) {
-	began := t.w.now
+	began, run := t.w.now, h.engine.run
 	for {
 		answer, err := t.call(h.process, start)
 		if !errors.Is(err, errDied) || t.w.now-began > retryTime {
 			return answer, err
 		}
 		t.sleep(t.w.within(200*time.Millisecond, 2*time.Second))
+		if h.engine.run != run {
+			return answer, err // the engine is dead too
+		}
 	}
 }
 
