@@ -22,11 +22,11 @@ const asidePrefix = "damaged-"
 // keptAside is how many of them are kept: a disk that fails at every start must not fill up.
 const keptAside = 3
 
-// clear moves away what has the name of a file of ours and is none, as a directory, a pipe or a link: reading a pipe never
+// clearAway moves away what has the name of a file of ours and is none, as a directory, a pipe or a link: reading a pipe never
 // ends, and nothing can be written in the place of a directory.
-func (c *Cluster) clear() error {
+func (c *Cluster) clearAway() error {
 	dir := c.cfg.Dir
-	if info, err := os.Stat(dir); err == nil && !info.IsDir() || err != nil && exists(dir) {
+	if info, err := os.Stat(dir); exists(dir) && (err != nil || !info.IsDir()) {
 		to := nextName(dir + "." + asidePrefix)
 		if err := os.Rename(dir, to); err != nil {
 			return fmt.Errorf("cluster: %s is no directory: %w", dir, err)
@@ -36,24 +36,49 @@ func (c *Cluster) clear() error {
 	}
 	for _, name := range []string{keyFile, epochFile, cacheFile, snapshotDir} {
 		path := filepath.Join(dir, name)
-		info, err := os.Lstat(path)
-		if err == nil && info.IsDir() != (name == snapshotDir) || err == nil && !info.IsDir() && !info.Mode().IsRegular() {
+		if is := kindOf(path); is != 0 && is != wanted(name) {
 			to, err := c.moveAside(name)
 			if err != nil {
 				return err
 			}
-			c.log.Errorf("cluster: %s was no file of ours (%v), and is in %s now", path, info.Mode(), to)
+			c.log.Errorf("cluster: %s was no file of ours, and is in %s now", path, to)
 		}
-		if name == snapshotDir {
-			continue
-		}
-		if info, err := os.Lstat(path + ".new"); err == nil && !info.Mode().IsRegular() {
+		if is := kindOf(path + ".new"); is != 0 && is != regularFile {
 			if err := os.RemoveAll(path + ".new"); err != nil {
 				return fmt.Errorf("cluster: %w", err)
 			}
 		}
 	}
 	return nil
+}
+
+// fileKind is what has a name, 0 if nothing has.
+type fileKind int
+
+const (
+	regularFile fileKind = iota + 1
+	directory
+	somethingElse
+)
+
+func kindOf(path string) fileKind {
+	info, err := os.Lstat(path)
+	switch {
+	case err != nil:
+		return 0
+	case info.Mode().IsRegular():
+		return regularFile
+	case info.IsDir():
+		return directory
+	}
+	return somethingElse
+}
+
+func wanted(name string) fileKind {
+	if name == snapshotDir {
+		return directory
+	}
+	return regularFile
 }
 
 func exists(path string) bool {
@@ -103,8 +128,8 @@ func (c *Cluster) setAside(why error) (string, error) {
 	if id := log[keyNode]; len(id) > 0 {
 		was = " " + string(id)
 	}
-	return fmt.Sprintf("what this host had as a node of the cluster was damaged (%v) and is in %s now; it joins as a new node, and its old one%s has to be forgotten: `carrick forget`",
-		why, to, was), nil
+	return fmt.Sprintf("what this host had as a node of the cluster was damaged (%s) and is in %s now; it joins as a new node, and its old one%s has to be forgotten: `carrick forget`",
+		strings.ReplaceAll(why.Error(), "\n", "; "), to, was), nil
 }
 
 // tellAside is for the operator: until this node is in a cluster again, and for one life at least.

@@ -30,7 +30,7 @@ func publicKey(key ed25519.PrivateKey) ed25519.PublicKey { return key.Public().(
 // first vote. Raft's store therefore says whose it is; when either is missing, belongs to another or has a hole, what there
 // is is put aside, and the node gets a new key and an empty log, and joins as a new server.
 func (c *Cluster) load() (*loaded, error) {
-	if err := c.clear(); err != nil {
+	if err := c.clearAway(); err != nil {
 		return nil, err
 	}
 	d, err := c.loadStored()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -83,6 +84,24 @@ func TestKeyAndLogBelongTogether(t *testing.T) {
 		if again := opened(t, n); again.ID() != c.ID() {
 			t.Errorf("%s: it is another node at each start", what)
 		}
+	}
+}
+
+// TestKeyOfAnOlderVersion has no checksum.
+func TestKeyOfAnOlderVersion(t *testing.T) {
+	n := newLab(t).host()
+	id := opened(t, n).ID()
+	path := filepath.Join(n.cfg.Dir, keyFile)
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	older := regexp.MustCompile(`,"sum":\d+`).ReplaceAll(raw, nil)
+	if err := os.WriteFile(path, older, 0o600); err != nil || len(older) == len(raw) {
+		t.Fatal(err)
+	}
+	if again := opened(t, n).ID(); again != id {
+		t.Errorf("node %s, then %s", id, again)
 	}
 }
 

@@ -13,8 +13,8 @@
 //
 // A store has an identity, which stands in every file, and each commit's checksum goes on from that of the one before: files,
 // commits and pieces of them that belong to another store, another time or another order do not fit. After each commit the
-// lock file is told which one it was, the mark. Only the first one of each Open is synced, so it may be behind, is never ahead,
-// and is always there.
+// lock file is told which one it was, the mark. Only the first one of each Open is synced: it is always there, never ahead, and
+// behind by more than one commit only after a power cut, which the mark's boot id tells.
 //
 // A record at the end of the newest journal that is incomplete is what a crash leaves behind, if it is after the mark: nobody
 // was told that it is on disk, and it is cut off. Anything else that does not check out is damage. Damaged files are put into
@@ -23,6 +23,7 @@
 //
 // Format version 1, which had neither identity nor mark, is read and written anew at once.
 //
-// What is not noticed: a directory that was put back as a whole, with its lock file; and an older mark beside a journal that
-// was cut. That is what a power cut leaves.
+// What is not noticed: a directory that was put back as a whole, with its lock file; an older mark beside a journal that was
+// cut, if the host was booted since, which is what a power cut leaves; a journal that was cut exactly between two commits, if
+// the lock file is lost as well.
 package store

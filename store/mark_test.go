@@ -57,7 +57,7 @@ func TestPartsThatBelongElsewhere(t *testing.T) {
 		"journal of a twin, and no lock": {func(d string) {
 			put(t, d+"/journal-4", read(t, twin+"/journal-4"))
 			put(t, d+"/lock", nil)
-		}, nil, "is of another store"},
+		}, nil, "are of two stores"},
 		"lock of a twin": {func(d string) { put(t, d+"/lock", read(t, twin+"/lock")) }, nil, "another store than lock"},
 		"all but the lock of the past": {func(d string) {
 			lock := read(t, d+"/lock")
@@ -76,6 +76,11 @@ func TestPartsThatBelongElsewhere(t *testing.T) {
 			m.boot = boot{1}
 			put(t, d+"/lock", m.encode())
 		}, grown, ""},
+		"all of the newest generation of a twin, and no lock": {func(d string) {
+			put(t, d+"/journal-4", read(t, twin+"/journal-4"))
+			put(t, d+"/snapshot-4", read(t, twin+"/snapshot-4"))
+			put(t, d+"/lock", nil)
+		}, nil, "are of two stores"},
 		"lock lost, and the end torn": {func(d string) {
 			put(t, d+"/lock", nil)
 			edit(t, d+"/journal-4", func(b []byte) []byte { return b[:len(b)-5] })

@@ -95,6 +95,19 @@ func (r *recovery) identify() error {
 		return damagef("%s belongs to a store of another name", journalName(h.gen))
 	case r.mark != nil && r.mark.id != h.id:
 		return damagef("%s belongs to another store than %s, or is older", journalName(h.gen), lockName)
+	case r.mark == nil && h.version == formatVersion && h.kind != startFile:
+		return r.agree()
+	}
+	return nil
+}
+
+// agree looks for journals of another store. Without a mark, nobody knows which of two it was. Those before a start were put
+// aside, or are going to be.
+func (r *recovery) agree() error {
+	for gen := range r.files.journals {
+		if h, _, err := r.journal(gen); err == nil && h.version == formatVersion && h.id != r.id {
+			return damagef("%s and %s are of two stores, and %s does not say which it was", journalName(gen), journalName(r.files.newest), lockName)
+		}
 	}
 	return nil
 }
