@@ -65,8 +65,7 @@ func (r *round) hooks(addr netip.Addr) *hooks {
 		config: func(conf *raft.Config) {
 			// More entries stay behind a snapshot than a leader writes that nobody hears any more. Raft with a store that has no
 			// holes drops all of its log for a snapshot, goes on to count what was behind it, and panics when that is decided
-			// ("log not found"): removeOldLogs in its snapshot.go. The product has trailingLogs, a hundred times what such a leader
-			// can write.
+			// ("log not found"): removeOldLogs in its snapshot.go. The product keeps trailingLogs, and its leaders are never that busy.
 			conf.SnapshotThreshold, conf.SnapshotInterval, conf.TrailingLogs = 24, 200*time.Millisecond, 80
 		},
 		machine: func(f *fsm) raft.FSM {
