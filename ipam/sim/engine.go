@@ -31,6 +31,7 @@ type network struct {
 	half       bool // the driver has begun to make or to remove it
 	made       bool
 	underWay   bool // the engine is making or removing it
+	removing   bool // the latter
 	containers []*container
 }
 
@@ -94,6 +95,9 @@ func (e *engine) create(t *task, def netDef) {
 	run := e.run
 	err := e.make(t, nw)
 	if e.run != run { // the engine that asked is no more; what is half is removed by the driver, now or at its next start
+		if !nw.half && !nw.made && e.nets[def.shared] == nw {
+			delete(e.nets, def.shared) // the driver has not heard of it
+		}
 		for nw.half && e.unbind(t, nw) != nil && e.h.process != nil && e.h.process.ready {
 			t.sleep(time.Second)
 		}
@@ -209,7 +213,7 @@ func (e *engine) remove(t *task, nw *network) {
 	if nw.underWay || len(nw.containers) > 0 || e.nets[nw.def.shared] != nw {
 		return
 	}
-	nw.underWay, nw.made = true, false
+	nw.underWay, nw.made, nw.removing = true, false, true
 	e.destroy(t, nw)
 }
 

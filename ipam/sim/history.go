@@ -155,7 +155,9 @@ func (e *engine) dies() {
 		if nw == nil {
 			continue
 		}
-		nw.underWay = false
+		if nw.underWay = false; nw.removing && !nw.half {
+			nw.made, nw.removing = true, false // the driver has not heard of it
+		}
 		stale := nw.containers
 		for _, c := range stale {
 			w.lets(c)

@@ -55,27 +55,24 @@ func (t *task) rest(p *process, d time.Duration) {
 	t.pause()
 }
 
-// restore is what the driver does at its start: networks are bound again, half ones removed.
+// restore is what the driver does at its start: networks are bound again, half ones removed, until all are done.
 func (p *process) restore(t *task) {
 	e := p.h.engine
-	for _, shared := range slices.Sorted(maps.Keys(e.nets)) {
-		nw := e.nets[shared]
-		for nw != nil && !p.dead {
-			var err error
-			switch {
-			case nw.underWay || e.nets[shared] != nw:
-				nw = nil
-				continue
-			case nw.half:
-				err = e.unbind(t, nw)
-			default:
-				err = e.driver(t, nw, p.rebind)
+	open := slices.Sorted(maps.Keys(e.nets))
+	for len(open) > 0 && !p.dead {
+		open = slices.DeleteFunc(open, func(shared string) bool {
+			nw := e.nets[shared]
+			if nw == nil || nw.underWay || p.dead {
+				return true
 			}
-			if err == nil || errors.Is(err, errGone) {
-				break
+			do := p.rebind
+			if nw.half {
+				do = e.exit
 			}
-			t.sleep(time.Second)
-		}
+			err := e.driver(t, nw, do)
+			return err == nil || errors.Is(err, errGone)
+		})
+		t.sleep(time.Second)
 	}
 	p.ready = true
 }
