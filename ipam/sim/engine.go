@@ -219,7 +219,7 @@ func (e *engine) remove(t *task, nw *network) {
 
 // destroy is the end of a network, made or not.
 func (e *engine) destroy(t *task, nw *network) {
-	began := t.w.now
+	began, run := t.w.now, e.run
 	for {
 		err := e.unbind(t, nw)
 		if err == nil || errors.Is(err, errGone) {
@@ -229,6 +229,9 @@ func (e *engine) destroy(t *task, nw *network) {
 			break
 		}
 		t.sleep(500 * time.Millisecond)
+		if e.run != run { // the engine is dead; what the driver has begun it finishes by itself
+			return
+		}
 	}
 	_, _ = t.retry(e.h, func(l *ledger.Ledger, at ledger.Moment) ledger.Move {
 		return l.ReleaseAddress(at, nw.pool, nw.def.subnet.Gateway.String())

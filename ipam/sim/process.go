@@ -62,7 +62,7 @@ func (p *process) restore(t *task) {
 	for len(open) > 0 && !p.dead {
 		open = slices.DeleteFunc(open, func(shared string) bool {
 			nw := e.nets[shared]
-			if nw == nil || nw.underWay || p.dead {
+			if nw == nil || nw.underWay || p.dead || !nw.half && !nw.made {
 				return true
 			}
 			do := p.rebind
