@@ -40,7 +40,7 @@ func pluginKilled(s *scene) {
 
 // accepted is how long an engine that has started a plugin again waits before it looks for its socket. One that was killed
 // once more until then it gives up for good (moby, plugin/manager_linux.go, pluginPostStart: 500 ms).
-const accepted = time.Second
+const accepted = 2500 * time.Millisecond
 
 // killPlugin ends the plugin's process on a host and returns when the engine has started it again.
 func (s *scene) killPlugin(h *lab.Host) error {

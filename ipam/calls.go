@@ -83,8 +83,15 @@ func (i *IPAM) Unuse(ctx context.Context, endpoint string) error {
 // Reown asks for the addresses of a network that are leased here and are not this host's any more. What others have by now
 // stays theirs, and is an alarm while a container has it.
 func (i *IPAM) Reown(ctx context.Context, network string) error {
-	_, err := i.do(ctx, func(at ledger.Moment) ledger.Move { return i.ledger.Reown(at, network) })
-	return err
+	i.mu.Lock()
+	lost := i.ledger.Strays(i.moment(), network)
+	i.mu.Unlock()
+	for _, addr := range lost {
+		if err := i.call(ctx, func(at ledger.Moment) ledger.Move { return i.ledger.Reown(at, network, addr) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Alarms are what an operator should look at.

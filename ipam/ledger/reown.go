@@ -10,7 +10,6 @@ import (
 
 // stray is an address that is leased here, and not this host's to give.
 type stray struct {
-	pool  *pool
 	addr  netip.Addr
 	owner cluster.Block // zero: nobody's
 	used  string        // the endpoint that has it
@@ -24,63 +23,62 @@ func (p *pool) strays() []stray {
 	var all []stray
 	for addr, l := range p.space.leases {
 		if owner, found := p.owner(addr); !found || !p.ours(owner) {
-			all = append(all, stray{p, addr, owner, l.Endpoint})
+			all = append(all, stray{addr, owner, l.Endpoint})
 		}
 	}
 	slices.SortFunc(all, func(a, b stray) int { return a.addr.Compare(b.addr) })
 	return all
 }
 
-// Reown asks for the addresses of a network that are leased here and are not this host's any more, since it has another
-// identity, or since the cluster was recovered. What others have by now stays theirs, and is an alarm while a container has it.
-func (l *Ledger) Reown(at Moment, network string) Move {
-	if !at.Joined {
-		return done(nil)
-	}
-	var lost []stray
+// Strays are the addresses of a network that are leased here and are not this host's any more, since it has another identity,
+// or since the cluster was recovered.
+func (l *Ledger) Strays(at Moment, network string) []netip.Addr {
+	var all []netip.Addr
 	for _, p := range l.ordered() {
 		if p.Network == network && network != "" {
 			p.refresh(at)
-			lost = append(lost, p.strays()...)
+			for _, s := range p.strays() {
+				all = append(all, s.addr)
+			}
 		}
 	}
-	return l.reownAll(at, lost)
+	return all
 }
 
-func (l *Ledger) reownAll(at Moment, lost []stray) Move {
-	if len(lost) == 0 {
+// Reown asks for a stray. What others have by now stays theirs, which is no error: it is an alarm while a container has it.
+func (l *Ledger) Reown(at Moment, network string, addr netip.Addr) Move {
+	p := l.bound(network, addr)
+	if !at.Joined || p == nil || p.Shared == "" {
 		return done(nil)
 	}
-	s := lost[0]
-	return l.reown(at, s, func(at Moment, err error) Move {
+	return l.reown(at, p, addr, func(_ Moment, err error) Move {
 		if isNoQuorum(err) {
 			return done(err)
 		}
-		fields := map[string]any{"address": s.addr}
+		fields := map[string]any{"address": addr}
 		if err != nil {
 			l.note("an address in use here is another host's now", err, fields)
 		} else {
 			l.note("an address in use here is this host's again", nil, fields)
 		}
-		return l.reownAll(at, lost[1:])
+		return done(nil)
 	})
 }
 
-func (l *Ledger) reown(at Moment, s stray, after func(Moment, error) Move) Move {
-	owner, found := at.View.Owner(s.pool.Shared, s.addr)
-	switch {
+func (l *Ledger) reown(at Moment, p *pool, addr netip.Addr, after func(Moment, error) Move) Move {
+	shared := p.Shared
+	switch owner, found := at.View.Owner(shared, addr); {
 	case !found:
-		return s.pool.claimOf(at, s.addr, func(at Moment, err error) Move {
-			owner, found := at.View.Owner(s.pool.Shared, s.addr)
-			if err != nil || !found || owner.Node == at.Self {
-				return after(at, err)
+		return p.claimOf(at, addr, func(at Moment, err error) Move {
+			if owner, found := at.View.Owner(shared, addr); err == nil && found && owner.Node != at.Self {
+				return l.carve(at, p, addr, after) // another was faster
 			}
-			return l.carve(at, s.pool, s.addr, after)
+			return after(at, err)
 		})
 	case owner.Node == at.Self:
 		return after(at, nil)
 	}
-	return l.carve(at, s.pool, s.addr, after)
+	return l.carve(at, p, addr, after)
 }
 
 // strayAlarms are sentences about addresses that containers here have and another host gives. i.mu is held and the pool

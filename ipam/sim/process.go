@@ -96,11 +96,14 @@ func (p *process) rebind(t *task, nw *network) error {
 			}
 		}
 	}
-	if _, err := t.call(p, func(l *ledger.Ledger, at ledger.Moment) ledger.Move { return l.Reown(at, nw.id) }); err != nil {
+	for _, addr := range p.ledger.Strays(p.moment(), nw.id) {
+		_, err := t.call(p, func(l *ledger.Ledger, at ledger.Moment) ledger.Move { return l.Reown(at, nw.id, addr) })
 		if errors.Is(err, cluster.ErrNoQuorum) {
-			return nil // it is tried again at the next start, and alarmed until then
+			break // it is tried again at the next start, and alarmed until then
 		}
-		return err
+		if err != nil {
+			return err
+		}
 	}
 	for _, c := range used {
 		t.w.regains(c)
