@@ -331,7 +331,7 @@ func (e *engine) live(t *task, nw *network, lifetime time.Duration) {
 
 // end is the end of a container: its endpoint is deleted, and its address released, once or more often or never.
 func (e *engine) end(t *task, c *container) {
-	w := t.w
+	w, run := t.w, e.run
 	w.lets(c)
 	for c.making {
 		t.sleep(50 * time.Millisecond)
@@ -341,7 +341,7 @@ func (e *engine) end(t *task, c *container) {
 	for _, err := t.retry(e.h, unuse); err != nil; _, err = t.retry(e.h, unuse) {
 		t.sleep(time.Second) // the driver knows that the endpoint is gone, and goes on whatever the engine does
 	}
-	if w.faulty && w.chance(0.05) {
+	if w.faulty && w.chance(0.05) || e.run != run {
 		return
 	}
 	pool := c.nw.pool
