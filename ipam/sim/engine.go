@@ -263,7 +263,7 @@ func (p *process) leaveAll(t *task) {
 		if t.member(p, shared) != nil {
 			return
 		}
-		if e.nets[shared] != nil {
+		if nw := e.nets[shared]; nw != nil && (nw.half || nw.made) {
 			delete(e.leaving, shared) // made again meanwhile
 		} else if err := t.decide(p, func(v cluster.View) (cluster.Txn, error) { return cluster.PlanLeave(v, shared, p.h.id), nil }); err == nil {
 			delete(e.leaving, shared)
