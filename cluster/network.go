@@ -236,8 +236,7 @@ func LeaveNetwork(ctx context.Context, c proposer, id, node string) error {
 func PlanLeave(v View, id, node string) Txn {
 	attend := attendKey(id, node)
 	if _, ok := v.Get(attend); !ok {
-		// The view may be from before it was there, as after a start: nobody else would ever remove it.
-		return Txn{If: []Cond{{attend, v.Index()}}, Then: []Op{{Key: attend}}}
+		return Txn{}
 	}
 	txn := Txn{
 		If: []Cond{

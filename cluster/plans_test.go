@@ -29,25 +29,6 @@ func keysOf(v View, prefix string) string {
 	return strings.Join(keys, " ")
 }
 
-// A host that starts knows less than it did: what it has joined since would stay for ever if it took that for left.
-func TestLeavingByAViewFromBeforeItJoined(t *testing.T) {
-	now, _ := attending(t, "b")
-	old := *now
-	give(t, now, "attend/net/a", "{}")
-	give(t, now, "block/net/10.0.0.0/28", `{"v":1,"node":"a"}`)
-	if err := planned(t, now, old, "a", PlanLeave(old, "net", "a"), nil); err == nil {
-		t.Error("it has left by a view in which it is not there")
-	}
-	if err := planned(t, now, *now, "a", PlanLeave(*now, "net", "a"), nil); err != nil {
-		t.Fatal(err)
-	}
-	for _, key := range []string{"attend/net/a", "block/net/10.0.0.0/28"} {
-		if _, ok := now.Get(key); ok {
-			t.Errorf("%s is left behind", key)
-		}
-	}
-}
-
 // A node leaves by an old view, in which a block is still its own that another has since, or one is not yet.
 func TestLeavingByAnOldViewTakesNothingFromOthers(t *testing.T) {
 	for _, c := range []struct{ what, meanwhile, value string }{

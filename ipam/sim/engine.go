@@ -3,7 +3,6 @@ package sim
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -17,10 +16,9 @@ const retryTime = 15 * time.Second
 
 // engine is a host's Docker, and what our driver has on disk of its networks.
 type engine struct {
-	h       *host
-	run     int                 // counts its starts: what an earlier one did is over
-	nets    map[string]*network // by the cluster's identifier
-	leaving map[string]bool     // networks that the cluster has to hear of yet
+	h    *host
+	run  int                 // counts its starts: what an earlier one did is over
+	nets map[string]*network // by the cluster's identifier
 }
 
 // network is one network on one host.
@@ -251,22 +249,25 @@ func (e *engine) exit(t *task, nw *network) error {
 	if e.nets[nw.def.shared] == nw {
 		e.h.w.say("%s: network %s is gone", e.h.name, nw.def.subnet.Prefix)
 		delete(e.nets, nw.def.shared)
-		e.leaving[nw.def.shared] = true
 	}
 	return nil
 }
 
-// leaveAll tells the cluster what has left this host.
+// leaveAll tells the cluster which networks, of those that it counts this host among, are not on it.
 func (p *process) leaveAll(t *task) {
-	e := p.h.engine
-	for _, shared := range slices.Sorted(maps.Keys(e.leaving)) {
+	here := func(shared string) bool {
+		nw := p.h.engine.nets[shared]
+		return nw != nil && (nw.half || nw.made)
+	}
+	for _, shared := range t.w.sharedNets() {
+		if _, counted := t.w.log[p.h.at].Get("attend/" + shared + "/" + p.h.id); !counted || here(shared) {
+			continue
+		}
 		if t.member(p, shared) != nil {
 			return
 		}
-		if nw := e.nets[shared]; nw != nil && (nw.half || nw.made) {
-			delete(e.leaving, shared) // made again meanwhile
-		} else if err := t.decide(p, func(v cluster.View) (cluster.Txn, error) { return cluster.PlanLeave(v, shared, p.h.id), nil }); err == nil {
-			delete(e.leaving, shared)
+		if !here(shared) { // what cannot be told now is told in the next round
+			_ = t.decide(p, func(v cluster.View) (cluster.Txn, error) { return cluster.PlanLeave(v, shared, p.h.id), nil })
 		}
 		if p.dead {
 			return

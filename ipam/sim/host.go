@@ -54,7 +54,7 @@ type process struct {
 func newHost(w *world, name string) *host {
 	h := &host{w: w, name: name, disk: map[string][]byte{}}
 	h.renew()
-	h.engine = &engine{h: h, nets: map[string]*network{}, leaving: map[string]bool{}}
+	h.engine = &engine{h: h, nets: map[string]*network{}}
 	return h
 }
 

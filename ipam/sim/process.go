@@ -24,7 +24,7 @@ func (p *process) keep(t *task) {
 		if p.dead {
 			return
 		}
-		if len(p.h.engine.leaving) > 0 && p.ready {
+		if p.ready {
 			p.leaveAll(t)
 		}
 		if p.dead {
