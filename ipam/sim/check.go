@@ -142,6 +142,11 @@ func (w *world) blocks(shared string) {
 // oldest checks that of the addresses that came back to this process, the one that came first is given first.
 func (w *world) oldest(p *process, move ledger.Move) {
 	for _, wr := range move.Writes {
+		if strings.HasPrefix(wr.Key, "block/") {
+			p.follow(wr) // it has come with this very request
+		}
+	}
+	for _, wr := range move.Writes {
 		n := slices.Index(p.freed, wr.Key)
 		if n < 0 || wr.Value == nil || !w.calm() || bytes.Contains(wr.Value, []byte(`"explicit"`)) {
 			continue

@@ -310,6 +310,7 @@ func (e *engine) live(t *task, nw *network, lifetime time.Duration) {
 			w.breaks("%s asked twice and got %s and %s", c, answer.Prefix, again.Prefix)
 		}
 	}
+	err = errGone
 	for n := 0; !over(); n++ {
 		c.making = true
 		_, err = t.call(h.process, func(l *ledger.Ledger, at ledger.Moment) ledger.Move {
