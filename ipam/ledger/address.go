@@ -261,9 +261,7 @@ func (p *pool) mayTake(at Moment, addr netip.Addr) error {
 	case l != nil && flawed(flawExplicitIsTaken):
 	case l != nil && l.Endpoint != "":
 		return fmt.Errorf("address %s is in use by endpoint %s", addr, short(l.Endpoint))
-	case l != nil && l.Gone && at.Now.Sub(l.idle) >= releaseGrace:
-		return nil
-	case l != nil:
+	case l != nil && (!l.Gone || at.Now.Sub(l.idle) < releaseGrace):
 		return fmt.Errorf("address %s is in use: it was given to another container a moment ago", addr)
 	}
 	return p.mayGive(addr)
