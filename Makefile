@@ -21,7 +21,7 @@ FUZZTIME ?= 10s
 BENCH_ROUNDS ?= 10
 BENCH_OVERLAY ?= swarm
 
-.PHONY: help build check test size sim flaws nemesis e2e soak bench demo plugin previous dockerfile-test install uninstall lab-up lab-down lint fuzz clean
+.PHONY: help build check test size sim flaws nemesis crash e2e soak bench demo plugin previous dockerfile-test install uninstall lab-up lab-down lint fuzz clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -39,13 +39,13 @@ check: lint ## All that needs no engine: format, vet, lint, unit, property and k
 	wait $$virtual || failed=1; \
 	[ -z "$$failed" ]
 
-test: check size e2e ## Everything: check, size, e2e
+test: check size e2e ## Everything that is claimed: check, size, e2e
 
 e2e: plugin previous ## The scenarios on real engines: 20.10, 26.1, 28.5 and a mix, unless CARRICK_ENGINES=28.5,… says otherwise
 	go test -tags e2e -count=1 -timeout 55m -p 1 -parallel 4 ./lab/... ./e2e/...
 
-soak: plugin ## The long versions of the chaos scenarios for SOAK_TIME=1h on CARRICK_ENGINES=28.5, CARRICK_SEED=… as before
-	CARRICK_SOAK=1 CARRICK_ENGINES=$${CARRICK_ENGINES:-28.5} go test -tags e2e,soak -count=1 -timeout 0 -v -run '^TestSoak$$' ./e2e/
+soak: plugin ## The long chaos scenarios for SOAK_TIME=1h, lifecycles for LIFECYCLES_TIME=20m, on CARRICK_ENGINES=28.5, CARRICK_SEED=… as before
+	CARRICK_SOAK=1 CARRICK_ENGINES=$${CARRICK_ENGINES:-28.5} go test -tags e2e,soak -count=1 -timeout 0 -v -run '^TestSoak' ./e2e/
 
 bench: plugin ## Carrick beside Docker's own networks, half an hour: docs/benchmarks.md; BENCH_ROUNDS=1 for a look
 	go run ./bench -rounds $(BENCH_ROUNDS) -overlay $(BENCH_OVERLAY)
@@ -53,14 +53,18 @@ bench: plugin ## Carrick beside Docker's own networks, half an hour: docs/benchm
 size: ## The control plane of 100 nodes in virtual time: all of it once, of which `make check` does a part
 	CARRICK_SIZE=all go test -count=1 -timeout 30m -run '^TestVirtualSize$$' -v ./cluster
 
-sim: ## Play SIM_HISTORIES=100000 histories of five hosts that give out addresses; SIM_SEED=… as before
-	SIM_HISTORIES=$${SIM_HISTORIES:-100000} SIM_SEED=$${SIM_SEED:-$$(date +%s)000000} go test -count=1 -timeout 0 -v -run '^TestHistories$$' ./ipam/sim
+sim: ## Play SIM_HISTORIES=100000 histories of five hosts that give out addresses, from SIM_SEED=1 on; SIM_RECORD=1 notes it
+	SIM_HISTORIES=$${SIM_HISTORIES:-100000} go test -count=1 -timeout 0 -v -run '^TestHistories$$' ./ipam/sim
 
 flaws: ## Show that the histories find each of the mistakes that are planted, within SIM_WITHIN=3000 of them
 	SIM_WITHIN=$${SIM_WITHIN:-3000} go test -tags flaws -count=1 -timeout 0 -v -run '^TestPlantedFlaws$$' ./ipam/sim
 
 nemesis: ## Five nodes under faults for NEMESIS_TIME=10m (8 s), NEMESIS_SEED=… as before, and planted bugs that it must find
 	go test -tags nemesis -count=1 -timeout 0 -v -run '^TestNemesis' ./cluster
+
+crash: ## Kill the plugin at each of its changes of files and of the kernel: CRASH_BOTH=1 CRASH_DOUBLES=1000 for more, CRASH_ONLY=overlay for less
+	scripts/prepare iproute2 nftables procps strace util-linux
+	go test -tags crash -count=1 -timeout 0 -v ./crash
 
 demo: plugin ## Three hosts and one network, shown as a user would type it; a minute, and a few more the first time
 	go run -tags e2e ./e2e/demo
@@ -93,8 +97,10 @@ lab-down: ## Remove it
 
 lint: ## Format, vet, staticcheck
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt -w is missing on:" $$unformatted; exit 1; }
-	go vet -tags e2e,soak,nemesis,flaws ./...
-	go run $(STATICCHECK) -tags e2e,soak,nemesis,flaws ./...
+	go vet -tags e2e,soak,nemesis,flaws,crash ./...
+	go vet -tags failpoints ./failpoint
+	go run $(STATICCHECK) -tags e2e,soak,nemesis,flaws,crash ./...
+	go run $(STATICCHECK) -tags failpoints ./failpoint
 
 fuzz: ## Every fuzz target for FUZZTIME each
 	@found=$$(grep -rno --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . || true); \

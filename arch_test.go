@@ -25,11 +25,14 @@ var layers = map[string]int{
 	"kernel": 1, "cluster": 1, "store": 1,
 }
 
+// leaves are what changes files and the kernel, each change a step of package failpoint; nobody else needs it.
+var leaves = []string{"kernel", "cluster", "store"}
+
 // planMayImport: plans turn records into data and do nothing. overlay stands on bridge: its half on this host is one.
 var planMayImport = []string{"driver", "kernel", "bridge"}
 
 // outside are the folders that test and show the program. They import nothing of it, except e2e the lab.
-var outside = []string{"lab", "e2e", "bench"}
+var outside = []string{"lab", "e2e", "bench", "crash"}
 
 // ownerOf says which one package may import a library. Prefixes of import paths; what is not named, none may import.
 var ownerOf = map[string]string{
@@ -140,6 +143,7 @@ func TestTree(t *testing.T) {
 		"VirtualTime":     checkVirtualTime,
 		"Ledger":          checkLedger,
 		"Options":         checkOptions,
+		"Steps":           checkSteps,
 	} {
 		t.Run(name, func(t *testing.T) { check(t, all) })
 	}
@@ -172,6 +176,8 @@ func mayImport(s source, of string) string {
 		if to != from && (from == "lab" || to != "lab") {
 			return from + " stands outside the program and imports nothing of it"
 		}
+		return ""
+	case to == "failpoint" && slices.Contains(leaves, from):
 		return ""
 	case slices.Contains(outside, to):
 		return "only tests outside the program import " + to
@@ -292,5 +298,34 @@ func checkPackageComments(t *testing.T, all []source) {
 		if found != 1 {
 			t.Errorf("%s: %d package comments, want 1", folder, found)
 		}
+	}
+}
+
+// checkSteps: what changes files in the leaves is in one file of each, where it is a step of package failpoint.
+func checkSteps(t *testing.T, all []source) {
+	where := map[string]string{"store": "store/steps.go", "cluster": "cluster/files.go", "kernel": "kernel/step.go"}
+	changes := []string{"os.Chmod", "os.Create", "os.CreateTemp", "os.Link", "os.Mkdir", "os.MkdirAll", "os.Remove", "os.RemoveAll",
+		"os.Rename", "os.Symlink", "os.Truncate", "os.WriteFile", "unix.Rename", "unix.Unlink"}
+	methods := []string{"Truncate", "Sync", "WriteAt"} // of a file, in store: elsewhere others are called so
+	for _, s := range all {
+		if where[s.folder()] == "" || s.isTest() || s.name == where[s.folder()] {
+			continue
+		}
+		ast.Inspect(s.ast, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			sel, ok := call.Fun.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			of, _ := sel.X.(*ast.Ident)
+			if of != nil && slices.Contains(changes, of.Name+"."+sel.Sel.Name) ||
+				slices.Contains(methods, sel.Sel.Name) && s.folder() == "store" {
+				t.Errorf("%s: changes of files belong into %s", s.line(call.Pos()), where[s.folder()])
+			}
+			return true
+		})
 	}
 }

@@ -36,6 +36,7 @@ type host struct {
 	machine machine          // the same, or one in memory
 	address netip.Addr       // by which the others reach this host
 	cluster *cluster.Cluster // nil without SECRET
+	unsure  bool             // no other node has said yet whether the stores are the newest
 	wake    <-chan struct{}  // something in the cluster is not what it was
 	unwatch func()
 	ipam    *ipam.IPAM
@@ -59,7 +60,7 @@ func (h *host) openLeaves() (err error) {
 	h.cluster, err = cluster.New(cluster.Config{
 		Secret: []byte(h.config.Secret), Join: h.config.Join, Advertise: h.address, Name: h.config.Node,
 		GossipPort: h.config.GossipPort, RaftPort: h.config.RaftPort,
-		Dir: filepath.Join(h.dir, "cluster"), Log: raftLog{h.raft}, Version: version, Logger: h.log,
+		Dir: filepath.Join(h.dir, "cluster"), Log: raftLog{h.raft}, Disk: h.reached, Version: version, Logger: h.log,
 	})
 	return err
 }
@@ -139,6 +140,19 @@ func lock(dir string) (*os.File, error) {
 	return f, nil
 }
 
+// reached is how far the stores have come.
+func (h *host) reached() []cluster.Reached {
+	var all []cluster.Reached
+	for _, s := range []struct {
+		name string
+		*store.Store
+	}{{"state", h.state}, {"leases", h.leases}, {"raft", h.raft}} {
+		p := s.Position()
+		all = append(all, cluster.Reached{Name: s.name, Store: p.ID, Commits: p.Commits})
+	}
+	return all
+}
+
 // machine is what ipam and driver need of the kernel.
 type machine interface {
 	driver.Kernel
@@ -160,7 +174,11 @@ func (h *host) build(m machine, find func() (overlay.Underlay, error), node memb
 	}
 	networks := driver.Config{
 		Modes: modes(find), Default: defaultMode(h.config), Name: driverName,
-		Kernel: m, Guard: h.guard, Store: h.state, Damaged: h.state.Damage() != "", Logger: h.log,
+		Kernel: m, Guard: h.guard, Store: h.state, Damaged: h.state.Damage() != "", Unsure: h.unsure, Logger: h.log,
+	}
+	if h.cluster != nil {
+		pools.Regressed = h.cluster.Regressed()
+		networks.Damaged = networks.Damaged || pools.Regressed != ""
 	}
 	if node != nil {
 		pools.Cluster, pools.Nodes, networks.Facts, networks.Records = node, node.Nodes, node, node

@@ -92,6 +92,8 @@ func (h *host) attempt(ctx context.Context, server *plugin.Server) (err error) {
 	var node member
 	if h.cluster != nil { // a nil *Cluster in an interface would not be nil
 		node = h.cluster
+		server.Waiting("other hosts to say whether they know more than this host's disk")
+		h.unsure = !h.cluster.Compare(ctx)
 	}
 	if err := h.build(h.kernel, h.underlay, node); err != nil {
 		return err

@@ -2,6 +2,8 @@ package bridge
 
 import (
 	"context"
+	"net/netip"
+	"slices"
 
 	"github.com/carricknet/carrick/driver"
 	"github.com/carricknet/carrick/kernel"
@@ -20,12 +22,14 @@ func Open(_ context.Context, n *driver.Network) (driver.Plan, error) {
 	}
 	return plan{
 		bridge:   Device(kernel.Name("ckb", n.ID), n.MTU),
+		subnets:  n.Prefixes(),
 		internal: n.Internal,
 	}, nil
 }
 
 type plan struct {
 	bridge   kernel.Link
+	subnets  []netip.Prefix
 	internal bool
 }
 
@@ -34,7 +38,7 @@ func (p plan) Network(driver.Remote) kernel.State {
 }
 
 func (p plan) Endpoint(e driver.Endpoint) (kernel.State, driver.Attachment) {
-	return Port(p.bridge, e, p.internal)
+	return Port(p.bridge, e, p.subnets, p.internal)
 }
 
 // Device is the bridge of a network. It forwards multicast to every port: without a querier on the network, snooping
@@ -46,8 +50,9 @@ func Device(name string, mtu int) kernel.Link {
 // Port is a container's place on a bridge: a veth pair whose far end waits in the host's namespace for the engine. The other
 // containers are told of its addresses, which may have been another's. The bridge learns nothing at the port: it knows the
 // container's MAC, and a container that sends with another's would otherwise take that one's place, also if the entry is a
-// static one (br_fdb_update, Linux 6.18). A network that is not internal gets its way outwards from docker_gwbridge.
-func Port(bridge kernel.Link, e driver.Endpoint, internal bool) (kernel.State, driver.Attachment) {
+// static one (br_fdb_update, Linux 6.18). A network that is not internal gets its way outwards from docker_gwbridge, and none to
+// its other subnets: those are on the same wire, and the container has routes that say so.
+func Port(bridge kernel.Link, e driver.Endpoint, subnets []netip.Prefix, internal bool) (kernel.State, driver.Attachment) {
 	host, container := kernel.Name("ckh", e.ID), kernel.Name("ckc", e.ID)
 	veth := kernel.Veth{Peer: container, PeerNS: kernel.Host, PeerMAC: e.MAC, PeerMTU: bridge.MTU}
 	for _, a := range e.Addrs {
@@ -59,5 +64,18 @@ func Port(bridge kernel.Link, e driver.Endpoint, internal bool) (kernel.State, d
 		}},
 		FDB: []kernel.FDB{{NS: kernel.Shared, Dev: host, MAC: e.MAC, Bridge: true}},
 	}
-	return state, driver.Attachment{Link: container, Prefix: "eth", NoGatewayService: internal}
+	return state, driver.Attachment{Link: container, Prefix: "eth", Routes: beside(e, subnets), NoGatewayService: internal}
+}
+
+// beside are routes to the subnets of a network in which a container has no address, for the families that it has.
+func beside(e driver.Endpoint, subnets []netip.Prefix) []kernel.Route {
+	var all []kernel.Route
+	for _, s := range subnets {
+		within := func(a netip.Prefix) bool { return s.Contains(a.Addr()) }
+		family := func(a netip.Prefix) bool { return s.Addr().Is4() == a.Addr().Is4() }
+		if slices.ContainsFunc(e.Addrs, family) && !slices.ContainsFunc(e.Addrs, within) {
+			all = append(all, kernel.Route{Dst: s})
+		}
+	}
+	return all
 }

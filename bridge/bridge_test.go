@@ -2,11 +2,13 @@ package bridge
 
 import (
 	"flag"
+	"fmt"
 	"net/netip"
 	"os"
 	"strings"
 	"testing"
 
+	"github.com/carricknet/carrick/cluster"
 	"github.com/carricknet/carrick/driver"
 	"github.com/carricknet/carrick/kernel"
 )
@@ -49,6 +51,41 @@ func TestInternalNetworksGetNoWayOutwards(t *testing.T) {
 	}
 	if _, a := p.Endpoint(driver.Endpoint{ID: "0f1e2d3c4b5a6978"}); !a.NoGatewayService {
 		t.Error("docker_gwbridge would be attached")
+	}
+}
+
+// TestOtherSubnetsAreOnTheSameWire: what the container has no address in is reached all the same, for the families that it has.
+func TestOtherSubnetsAreOnTheSameWire(t *testing.T) {
+	n := &driver.Network{ID: "a1b2c3d4e5f60718", IPv4: true, IPv6: true}
+	for _, s := range []string{"10.1.0.0/29", "10.1.0.8/29", "10.1.0.16/29", "fd01::/64", "fd02::/64"} {
+		n.Subnets = append(n.Subnets, cluster.Subnet{Prefix: netip.MustParsePrefix(s)})
+	}
+	p, err := Open(t.Context(), n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		addrs []string
+		want  string
+	}{
+		{[]string{"10.1.0.10/29"}, "[10.1.0.0/29 10.1.0.16/29]"},
+		{[]string{"10.1.0.2/29", "fd02::2/64"}, "[10.1.0.8/29 10.1.0.16/29 fd01::/64]"},
+		{nil, "[]"},
+	} {
+		e := driver.Endpoint{ID: "0f1e2d3c4b5a6978"}
+		for _, a := range tt.addrs {
+			e.Addrs = append(e.Addrs, netip.MustParsePrefix(a))
+		}
+		_, a := p.Endpoint(e)
+		var got []netip.Prefix
+		for _, r := range a.Routes {
+			if got = append(got, r.Dst); r.Via.IsValid() {
+				t.Errorf("%v: the way to %s goes by %s", tt.addrs, r.Dst, r.Via)
+			}
+		}
+		if fmt.Sprint(got) != tt.want {
+			t.Errorf("%v: routes to %v, want %s", tt.addrs, got, tt.want)
+		}
 	}
 }
 

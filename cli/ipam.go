@@ -81,6 +81,8 @@ func showBlocks(ctx context.Context, s *session) error {
 		switch {
 		case b.Frozen:
 			note = "frozen"
+		case b.GivenUp:
+			note = "being given back"
 		case b.Mine:
 			free = many(b.Free)
 		case b.Stranded:

@@ -28,7 +28,7 @@ func (c *Cluster) clearAway() error {
 	dir := c.cfg.Dir
 	if info, err := os.Stat(dir); exists(dir) && (err != nil || !info.IsDir()) {
 		to := nextName(dir + "." + asidePrefix)
-		if err := os.Rename(dir, to); err != nil {
+		if err := rename(dir, to); err != nil {
 			return fmt.Errorf("cluster: %s is no directory: %w", dir, err)
 		}
 		forgetAside(dir + "." + asidePrefix)
@@ -44,7 +44,7 @@ func (c *Cluster) clearAway() error {
 			c.log.Errorf("cluster: %s was no file of ours, and is in %s now", path, to)
 		}
 		if is := kindOf(path + ".new"); is != 0 && is != regularFile {
-			if err := os.RemoveAll(path + ".new"); err != nil {
+			if err := removeAll(path + ".new"); err != nil {
 				return fmt.Errorf("cluster: %w", err)
 			}
 		}
@@ -89,11 +89,11 @@ func exists(path string) bool {
 // moveAside moves those of the names in Config.Dir that are there.
 func (c *Cluster) moveAside(names ...string) (to string, err error) {
 	to = nextName(filepath.Join(c.cfg.Dir, asidePrefix))
-	if err := os.MkdirAll(to, 0o700); err != nil {
+	if err := makeAll(to); err != nil {
 		return "", fmt.Errorf("cluster: %w", err)
 	}
 	for _, name := range names {
-		err := os.Rename(filepath.Join(c.cfg.Dir, name), filepath.Join(to, name))
+		err := rename(filepath.Join(c.cfg.Dir, name), filepath.Join(to, name))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return "", fmt.Errorf("cluster: %w", err)
 		}
@@ -160,7 +160,7 @@ func nextName(prefix string) string {
 func forgetAside(prefix string) {
 	all := asideNumbers(prefix)
 	for len(all) > keptAside {
-		_ = os.RemoveAll(prefix + strconv.FormatUint(all[0], 10))
+		_ = removeAll(prefix + strconv.FormatUint(all[0], 10))
 		all = all[1:]
 	}
 }

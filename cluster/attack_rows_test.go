@@ -65,7 +65,7 @@ func TestAttackHugeRow(t *testing.T) {
 // The same while it is being read: the connection ends.
 func TestAttackHugeAnswer(t *testing.T) {
 	g := testGossip(t)
-	in := bytes.NewBuffer(frame(frameHello, hello{meta{"", "n", 1, 5, 0}, netip.MustParseAddrPort("192.0.2.2:1"), 0}.encode()))
+	in := bytes.NewBuffer(frame(frameHello, hello{meta{"", "n", 1, 5, 0}, netip.MustParseAddrPort("192.0.2.2:1"), 0, nil, nil}.encode()))
 	in.Write(frame(frameRow, encodeRow(delta{network: "blue", kind: deltaFull, to: version{5, 1}, changes: make([]change, 2*maxRecords)})))
 	var one encoder
 	one.change(change{"k", make([]byte, maxValue)})

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -76,8 +77,27 @@ func plainBlock(value []byte) (node string, ok bool) {
 var plainBegin, plainEnd = fmt.Appendf(nil, `{"v":%d,"node":"`, blockVersion), []byte(`"}`)
 
 // Blocks returns the blocks of a network, carved-out addresses among them, by their prefixes. One that is not understood
-// belongs to nobody we know: its Node is empty.
-func (v View) Blocks(network string) []Block {
+// belongs to nobody we know: its Node is empty. The slice is not to be changed.
+func (v View) Blocks(network string) []Block { return v.Owners(network).All() }
+
+// Owner returns the longest block around an address.
+func (v View) Owner(network string, addr netip.Addr) (Block, bool) {
+	return v.Owners(network).Block(addr)
+}
+
+// Owners are the blocks of one network.
+type Owners struct {
+	blocks []Block
+	index  map[netip.Prefix]int
+	bits   []int // lengths that there are, the longest first
+}
+
+// Owners of a network's blocks.
+func (v View) Owners(network string) Owners {
+	return memoized(v, "block/"+network, func() Owners { return v.readBlocks(network) })
+}
+
+func (v View) readBlocks(network string) Owners {
 	var all []Block
 	for f := range v.Prefix("block/" + network + "/") {
 		b, err := decodeBlock(f)
@@ -88,54 +108,43 @@ func (v View) Blocks(network string) []Block {
 		}
 		all = append(all, b)
 	}
-	slices.SortFunc(all, func(a, b Block) int {
-		if c := a.Prefix.Addr().Compare(b.Prefix.Addr()); c != 0 {
-			return c
-		}
-		return a.Prefix.Bits() - b.Prefix.Bits()
+	return OwnersOf(all)
+}
+
+// OwnersOf sorts blocks, each of which is there once.
+func OwnersOf(blocks []Block) Owners {
+	slices.SortFunc(blocks, func(a, b Block) int {
+		return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), a.Prefix.Bits()-b.Prefix.Bits())
 	})
-	return all
-}
-
-// Owner returns the longest block around an address.
-func (v View) Owner(network string, addr netip.Addr) (Block, bool) {
-	var owner Block
-	for _, b := range v.Blocks(network) {
-		if b.Prefix.Contains(addr) && (!owner.Prefix.IsValid() || b.Prefix.Bits() > owner.Prefix.Bits()) {
-			owner = b
+	o := Owners{blocks: blocks, index: make(map[netip.Prefix]int, len(blocks))}
+	for n, b := range blocks {
+		o.index[b.Prefix.Masked()] = n
+		if !slices.Contains(o.bits, b.Prefix.Bits()) {
+			o.bits = append(o.bits, b.Prefix.Bits())
 		}
 	}
-	return owner, owner.Prefix.IsValid()
-}
-
-// Owners answers Owner for many addresses of one network.
-type Owners struct {
-	nodes map[netip.Prefix]string
-	bits  [129]bool // lengths that there are
-}
-
-// Owners of a network's blocks.
-func (v View) Owners(network string) Owners {
-	o := Owners{nodes: map[netip.Prefix]string{}}
-	for _, b := range v.Blocks(network) {
-		o.nodes[b.Prefix.Masked()] = b.Node
-		o.bits[b.Prefix.Bits()] = true
-	}
+	slices.SortFunc(o.bits, func(a, b int) int { return b - a })
 	return o
+}
+
+// All are the blocks by their prefixes. The slice is not to be changed.
+func (o Owners) All() []Block { return o.blocks }
+
+// Block returns the longest block around an address.
+func (o Owners) Block(addr netip.Addr) (Block, bool) {
+	for _, bits := range o.bits {
+		p, _ := addr.Prefix(bits) // fails only for lengths that the family has not
+		if n, ok := o.index[p]; ok {
+			return o.blocks[n], true
+		}
+	}
+	return Block{}, false
 }
 
 // Of returns the node that has the longest block around an address; "" stands for one that is not understood.
 func (o Owners) Of(addr netip.Addr) (node string, ok bool) {
-	for bits := addr.BitLen(); bits >= 0; bits-- {
-		if !o.bits[bits] {
-			continue
-		}
-		p, _ := addr.Prefix(bits) // fails only for lengths that the family has not
-		if node, ok = o.nodes[p]; ok {
-			return node, true
-		}
-	}
-	return "", false
+	b, ok := o.Block(addr)
+	return b.Node, ok
 }
 
 // NodeName is the name of a node for sentences; its id if the facts do not have it.

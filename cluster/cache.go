@@ -30,6 +30,7 @@ type cache struct {
 	epochs map[string]uint64
 	nodes  []cachedNode
 	rows   []cachedRow
+	marks  map[string][]byte // by node; not in files of older versions
 }
 
 // cachedNode is where a node was when we last heard of it.
@@ -73,6 +74,11 @@ func (c cache) encode() []byte {
 			e.change(change{key, value})
 		}
 	}
+	e.uint(uint64(len(c.marks)))
+	for id, m := range c.marks {
+		e.name(id)
+		e.text(string(m))
+	}
 	return binary.BigEndian.AppendUint32(e, crc32.Checksum(e, crcTable))
 }
 
@@ -108,6 +114,12 @@ func decodeCache(raw []byte) (cache, error) {
 		}
 		c.rows = append(c.rows, row)
 	}
+	if d.more() {
+		c.marks = map[string][]byte{}
+		for n := d.uint(); n > 0 && d.err == nil; n-- {
+			c.marks[d.name()] = slices.Clone(d.bytes(d.uint()))
+		}
+	}
 	if d.err != nil {
 		return cache{}, d.err
 	}
@@ -138,13 +150,13 @@ func loadCache(dir string) (cache, error) {
 
 func saveCache(dir string, raw []byte) error {
 	path := filepath.Join(dir, cacheFile)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeAll(dir); err != nil {
 		return err
 	}
-	if err := os.WriteFile(path+".new", raw, 0o600); err != nil {
+	if err := writeFile(path+".new", raw); err != nil {
 		return err
 	}
-	return os.Rename(path+".new", path)
+	return rename(path+".new", path)
 }
 
 // remember takes over rows from the cache, which are as good as the day they were written: any newer one replaces them.
@@ -211,17 +223,27 @@ func (c *contacts) remembered() []cachedNode {
 // every two seconds, a hundred thousand every twenty. What a cache lacks after a crash is pulled within a second.
 const cacheRate = 256 << 10
 
+// marksEvery is how often the marks of other nodes are written, if nothing else is: they change with every container anywhere.
+const marksEvery = time.Minute
+
 // keepCache writes the cache when it has changed, at most once a second.
 func (g *gossip) keepCache(ctx context.Context) {
 	if g.cfg.forgetful {
 		return
 	}
 	wait := time.Second
-	for {
+	marks := time.NewTicker(marksEvery)
+	defer marks.Stop()
+	for ended := false; !ended; {
 		select {
 		case <-ctx.Done():
-			return
+			ended = true
 		case <-g.unsaved:
+			poke(g.unsaved)
+		case <-marks.C:
+		}
+		if len(g.unsaved) == 0 && !g.recall.unsaved() {
+			continue
 		}
 		pause(ctx, wait) // shorter when ctx ends meanwhile: the next life begins with what this one knew last
 		for len(g.unsaved) > 0 {
@@ -230,7 +252,7 @@ func (g *gossip) keepCache(ctx context.Context) {
 		g.mu.Lock()
 		c := g.table.remembered()
 		g.mu.Unlock()
-		c.nodes = g.contacts.remembered()
+		c.nodes, c.marks = g.contacts.remembered(), g.recall.save()
 		raw := c.encode()
 		wait = max(time.Second, time.Duration(len(raw))*time.Second/cacheRate)
 		if err := saveCache(g.cfg.dir, raw); err != nil {

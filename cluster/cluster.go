@@ -32,16 +32,17 @@ type Write struct {
 
 // Config says who this node is and where the others may be found.
 type Config struct {
-	Secret     []byte         // as CheckSecret wants it
-	Join       []string       // addresses or host names, optionally with a port (RaftPort if not)
-	Advertise  netip.Addr     // the address of this host that others reach, also its VTEP
-	Name       string         // unique in the cluster
-	GossipPort uint16         // TCP and UDP
-	RaftPort   uint16         // TCP: raft, requests and pulls
-	Dir        string         // the node's key, raft's snapshots, the cache of the remote records
-	Log        KV             // raft's log and stable store
-	Version    string         // of the program, for Status
-	Logger     *logrus.Logger // nil: discard
+	Secret     []byte           // as CheckSecret wants it
+	Join       []string         // addresses or host names, optionally with a port (RaftPort if not)
+	Advertise  netip.Addr       // the address of this host that others reach, also its VTEP
+	Name       string           // unique in the cluster
+	GossipPort uint16           // TCP and UDP
+	RaftPort   uint16           // TCP: raft, requests and pulls
+	Dir        string           // the node's key, raft's snapshots, the cache of the remote records
+	Log        KV               // raft's log and stable store
+	Disk       func() []Reached // how far the stores of this host have come, always the same ones in one order; nil: nobody is told
+	Version    string           // of the program, for Status
+	Logger     *logrus.Logger   // nil: discard
 
 	timing timing // zero: defaultTiming
 	probe  probe  // of tests; nil: hostLives
@@ -110,6 +111,9 @@ type Cluster struct {
 	leaving    bool
 	gone       chan struct{} // closed when this node has left
 	anew       chan struct{} // closed when Run shall return ErrAgain
+	compared   chan struct{} // closed when the others were asked how far this node's disk had come
+
+	self self
 
 	founder atomic.Bool // its own address stands first in JOIN, and it is in no cluster
 }
@@ -130,7 +134,7 @@ func New(cfg Config) (*Cluster, error) {
 	}
 	c := &Cluster{
 		cfg: cfg, timing: cfg.timing, targets: targets, log: cfg.Logger, raftLog: newRaftLog(cfg.Logger),
-		gone: make(chan struct{}), anew: make(chan struct{}), asks: make(chan struct{}, 1), met: map[string]greeting{}, state: Joining,
+		gone: make(chan struct{}), anew: make(chan struct{}), compared: make(chan struct{}), asks: make(chan struct{}, 1), met: map[string]greeting{}, state: Joining,
 	}
 	c.alarms = &alarms{lasts: cfg.timing.alarm, onChange: c.all.wake}
 	d, err := c.load()
@@ -146,6 +150,9 @@ func New(cfg Config) (*Cluster, error) {
 	}
 	generation, _ := cfg.Log.Get(keyGeneration)
 	c.generation = string(generation)
+	if err := c.beginPast(d.key); err != nil {
+		return nil, err
+	}
 	creds, err := newCredentials(cfg.Secret, d.key)
 	if err != nil {
 		return nil, err
@@ -181,10 +188,15 @@ func (c *Cluster) Run(ctx context.Context) error {
 
 // live is the life of a node: find or found a cluster unless it is in one, and take part.
 func (c *Cluster) live(ctx context.Context) error {
+	if !closed(c.compared) {
+		c.Compare(ctx)
+	}
 	if c.cluster() == "" {
 		c.enter(ctx)
 	}
-	if c.cluster() != "" && !c.hasLeft() && ctx.Err() == nil {
+	if c.wentBack() {
+		c.readmit(ctx)
+	} else if c.cluster() != "" && !c.hasLeft() && ctx.Err() == nil {
 		if err := c.belong(ctx); err != nil {
 			return err
 		}

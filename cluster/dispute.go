@@ -12,13 +12,18 @@ func (c *Cluster) Undisputed(ctx context.Context) error {
 	if c.cluster() == "" {
 		return nil
 	}
-	select {
-	case <-c.gossip.looked:
-	case <-ctx.Done():
-		return fmt.Errorf("this host does not know yet whether another one has its identity: %w", ctx.Err())
+	for _, known := range []chan struct{}{c.gossip.looked, c.compared} {
+		select {
+		case <-known:
+		case <-ctx.Done():
+			return fmt.Errorf("this host does not know yet whether another one has its identity, or a newer disk: %w", ctx.Err())
+		}
 	}
 	if addr, is := c.gossip.contacts.rival(); is {
 		return fmt.Errorf("%s has the identity of this host as well, so neither gives out addresses: run `carrick leave` on the one that is a copy", addr)
+	}
+	if c.wentBack() {
+		return fmt.Errorf("%w: the disk of this host went back in time, and the cluster has not taken it back yet: see `carrick status`", ErrNotMember)
 	}
 	if state, reason := c.stateNow(); state == Refused || state == Left {
 		return fmt.Errorf("%w: %s: %s", ErrNotMember, state, reason)

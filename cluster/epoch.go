@@ -58,13 +58,13 @@ func saveEpoch(dir string, epoch uint64) error {
 	raw := binary.BigEndian.AppendUint64([]byte{epochFormat}, epoch)
 	raw = binary.BigEndian.AppendUint32(raw, crc32.Checksum(raw, crcTable))
 	path := filepath.Join(dir, epochFile)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeAll(dir); err != nil {
 		return fmt.Errorf("epoch: %w", err)
 	}
 	if err := writeSynced(path+".new", raw); err != nil {
 		return fmt.Errorf("epoch: %w", err)
 	}
-	if err := os.Rename(path+".new", path); err != nil {
+	if err := rename(path+".new", path); err != nil {
 		return fmt.Errorf("epoch: %w", err)
 	}
 	if err := syncDir(dir); err != nil {

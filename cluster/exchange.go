@@ -126,7 +126,10 @@ func (g *gossip) exchange(ctx context.Context, c **pullConn, origin string, addr
 }
 
 func (g *gossip) hello(to string) hello {
-	h := hello{meta: g.says(), gossip: netip.AddrPortFrom(g.cfg.advertise, g.cfg.gossipPort)}
+	h := hello{meta: g.says(), gossip: netip.AddrPortFrom(g.cfg.advertise, g.cfg.gossipPort), recalled: g.recall.of(to)}
+	if g.cfg.mark != nil && g.recall.mayHear(to) {
+		h.mark = g.cfg.mark()
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	h.remembered = g.table.epochs[to]
@@ -309,6 +312,10 @@ func (g *gossip) greeted(id string, h hello, from netip.Addr) error {
 		return err
 	}
 	poke(g.work)
+	g.recall.take(id, h.mark)
+	if g.cfg.recalled != nil {
+		g.cfg.recalled(id, h.recalled)
+	}
 	g.mu.Lock()
 	g.table.epochs[id] = max(g.table.epochs[id], h.epoch)
 	own := g.table.epoch

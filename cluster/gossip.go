@@ -33,6 +33,8 @@ type gossipConfig struct {
 	nodes     func() []registered
 	clusterID func() string
 	disputed  func()                    // another host has this node's identity, or no longer; nil: nobody wants to know
+	mark      func() []byte             // how far this node's disk has come, nil if that is not known; nil: nobody is told
+	recalled  func(id string, m []byte) // what another node remembers of it; nil: nobody wants to know
 	strayed   func(cluster string) bool // looks after a cluster that is not clusterID's, if it can; nil: it cannot
 	onChange  func()                    // something about other nodes or their records has changed; must not block
 	alarms    *alarms
@@ -54,6 +56,7 @@ type gossip struct {
 	pulls    *pulls
 	served   served
 	told     told
+	recall   recall
 	life     life
 	probe    probe
 	sealer   *sealer
@@ -128,6 +131,7 @@ func newGossip(cfg gossipConfig) (*gossip, error) {
 	}
 	g.table.remember(known)
 	g.contacts.remember(known.nodes)
+	g.recall.marks = known.marks
 	return g, nil
 }
 
@@ -324,6 +328,7 @@ func (g *gossip) servePull(conn *tls.Conn, peerID string) { g.serve(conn, peerID
 
 // drop forgets what a node has said.
 func (g *gossip) drop(id string) {
+	g.recall.forget(id)
 	g.mu.Lock()
 	found := g.table.forget(id)
 	g.mu.Unlock()
@@ -353,6 +358,7 @@ func (g *gossip) follow() {
 	g.mu.Lock()
 	g.cluster = cluster
 	for _, id := range forgotten {
+		g.recall.forget(id)
 		changed = g.table.forget(id) || changed
 	}
 	g.mu.Unlock()

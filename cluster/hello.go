@@ -22,8 +22,9 @@ type greeting struct {
 	// Generation is that of its log, and Recovered says how its facts came there.
 	Generation string     `json:"generation,omitempty"`
 	Recovered  []recovery `json:"recovered,omitempty"`
-	Founder    bool       `json:"founder,omitempty"` // its own address stands first in its JOIN, and it is in no cluster
-	Fenced     string     `json:"fenced,omitempty"`  // how the node that asks was taken out of the cluster: fencedByLeave or other
+	Founder    bool       `json:"founder,omitempty"`  // its own address stands first in its JOIN, and it is in no cluster
+	Fenced     string     `json:"fenced,omitempty"`   // how the node that asks was taken out of the cluster: fencedByLeave or other
+	Recalled   []byte     `json:"recalled,omitempty"` // the mark of the node that asks, as far as is known
 }
 
 // reply is what became of one greeting.
@@ -54,6 +55,7 @@ func (c *Cluster) hello(ctx context.Context, to netip.AddrPort) (greeting, error
 		return greeting{}, fmt.Errorf("%s: says that it is node %s and is %s", to, g.Node.ID, id)
 	}
 	c.compare(to.Addr(), g)
+	c.recalled(id, g.Recalled)
 	return g, nil
 }
 
@@ -61,6 +63,7 @@ func (c *Cluster) hello(ctx context.Context, to netip.AddrPort) (greeting, error
 func (c *Cluster) greeted(conn *tls.Conn, peerID string, in greeting) greeting {
 	out := c.greeting()
 	out.Fenced, _ = c.View().Fenced(peerID)
+	out.Recalled = c.gossip.recall.of(peerID)
 	if in.Node.ID == peerID {
 		c.compare(remoteAddr(conn), in)
 	}

@@ -82,35 +82,18 @@ func makeKey(dir string) (ed25519.PrivateKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("node key: %w", err)
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeAll(dir); err != nil {
 		return nil, fmt.Errorf("node key: %w", err)
 	}
 	path := filepath.Join(dir, keyFile)
 	if err := writeSynced(path+".new", raw); err != nil {
 		return nil, fmt.Errorf("node key: %w", err)
 	}
-	if err := os.Rename(path+".new", path); err != nil {
+	if err := rename(path+".new", path); err != nil {
 		return nil, fmt.Errorf("node key: %w", err)
 	}
 	if err := syncDir(dir); err != nil {
 		return nil, fmt.Errorf("node key: %w", err)
 	}
 	return ed25519.NewKeyFromSeed(seed), nil
-}
-
-func writeSynced(path string, content []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	return errors.Join(err, f.Sync(), f.Close())
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

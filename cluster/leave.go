@@ -248,7 +248,7 @@ func outTxn(v View, id, how string) (Txn, error) {
 			{belowNode + id, v.Index()}, {belowFenced + id, v.Index()},
 			{"attend", v.Index()}, {"block", v.Index()}, {"want", v.Index()},
 		},
-		Then: []Op{{Key: belowNode + id}, {Key: belowFenced + id, Value: fence}},
+		Then: []Op{{Key: belowNode + id}, {Key: belowFenced + id, Value: fence}, {Key: belowInUse + id}},
 	}
 	for f := range v.Prefix("attend/") {
 		network, node, _ := strings.Cut(strings.TrimPrefix(f.Key, "attend/"), "/")

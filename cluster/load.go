@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strconv"
 
@@ -61,7 +60,7 @@ func (c *Cluster) loadStored() (*loaded, error) {
 	if id := nodeID(publicKey(key)); !ok || string(owner) != id {
 		return nil, fmt.Errorf("%w: the log is of node %q, the key of %s", errRenew, owner, id)
 	}
-	if err := c.makeRoom(); err != nil {
+	if err := errors.Join(c.makeRoom(), c.makeEmpty()); err != nil {
 		return nil, err
 	}
 	snapshots := &snapshotStore{dir: filepath.Join(c.cfg.Dir, snapshotDir)}
@@ -154,7 +153,7 @@ func (c *Cluster) renew(why error) error {
 		return err
 	}
 	for _, old := range []string{snapshotDir, cacheFile} { // of a node that has left; the cache may be of another cluster
-		if err := os.RemoveAll(filepath.Join(c.cfg.Dir, old)); err != nil {
+		if err := removeAll(filepath.Join(c.cfg.Dir, old)); err != nil {
 			return fmt.Errorf("cluster: %w", err)
 		}
 	}
@@ -190,7 +189,7 @@ func (c *Cluster) wipe(prefix string) error {
 
 // discard makes the next start a new node. The key goes first: without it the rest is nobody's.
 func (c *Cluster) discard() error {
-	err := os.Remove(filepath.Join(c.cfg.Dir, keyFile))
+	err := removeFile(filepath.Join(c.cfg.Dir, keyFile))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("node key: %w", err)
 	}

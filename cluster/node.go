@@ -89,8 +89,16 @@ func (v View) registration(id string) (registered, bool) {
 	if !ok {
 		return registered{}, false
 	}
-	r, err := decodeNode(f)
-	return r, err == nil
+	r := memoized(v, f.Key, func() *registered {
+		if r, err := decodeNode(f); err == nil {
+			return &r
+		}
+		return nil
+	})
+	if r == nil {
+		return registered{}, false
+	}
+	return *r, true
 }
 
 // Fenced says how a node went for ever, if it did: "left" or "forgotten". Whatever it proposes has no effect any more.

@@ -24,7 +24,7 @@ func (c *Cluster) makeGossip(creds *credentials) error {
 			}
 			return conn, id, nil
 		},
-		nodes: c.known, clusterID: c.gossipCluster, strayed: c.strayed, disputed: c.own.wake, onChange: c.membersChanged, alarms: c.alarms, logger: c.log,
+		nodes: c.known, clusterID: c.gossipCluster, strayed: c.strayed, mark: c.mark, recalled: c.recalled, disputed: c.own.wake, onChange: c.membersChanged, alarms: c.alarms, logger: c.log,
 		probe: c.cfg.probe,
 	})
 	return err

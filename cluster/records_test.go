@@ -202,7 +202,7 @@ func mustAttendOf(t testing.TB, x *table, network string) {
 }
 
 func TestPullRefuses(t *testing.T) {
-	hi := frame(frameHello, hello{meta{"", "n", 1, 5, 0}, netip.MustParseAddrPort("192.0.2.2:1"), 0}.encode())
+	hi := frame(frameHello, hello{meta{"", "n", 1, 5, 0}, netip.MustParseAddrPort("192.0.2.2:1"), 0, nil, nil}.encode())
 	end := frame(frameEnd, nil)
 	row := frame(frameRow, encodeRow(delta{network: "blue", kind: deltaFull, to: version{5, 1}, changes: make([]change, 1)}))
 	var one encoder
@@ -235,7 +235,7 @@ func TestPullRefuses(t *testing.T) {
 
 // FuzzPull gives both ends of a pull the same bytes: neither may panic, and what is not complete changes nothing.
 func FuzzPull(f *testing.F) {
-	hi := frame(frameHello, hello{meta{"c", "n", 1, 5, 0}, netip.MustParseAddrPort("192.0.2.2:1"), 7}.encode())
+	hi := frame(frameHello, hello{meta{"c", "n", 1, 5, 0}, netip.MustParseAddrPort("192.0.2.2:1"), 7, nil, nil}.encode())
 	var want1, hint1, digest1, change1 encoder
 	want1.want(want{"blue", version{1, 2}})
 	hint1.hint(goldenHints[0])
@@ -271,7 +271,7 @@ func FuzzPull(f *testing.F) {
 func TestPullAddressIsProven(t *testing.T) {
 	g := testGossip(t)
 	said := netip.MustParseAddrPort("192.0.2.2:7946")
-	in := append(frame(frameHello, hello{meta{"", "n", 7947, 5, 0}, said, 0}.encode()), frame(frameEnd, nil)...)
+	in := append(frame(frameHello, hello{meta{"", "n", 7947, 5, 0}, said, 0, nil, nil}.encode()), frame(frameEnd, nil)...)
 	for from, want := range map[string]netip.AddrPort{"192.0.2.66": {}, "192.0.2.2": said} {
 		f := newFrames(scripted{in: bytes.NewReader(in)})
 		f.from = netip.MustParseAddr(from)

@@ -46,6 +46,7 @@ func (c *Cluster) Loss(ctx context.Context) (Loss, error) {
 		voters[string(s.ID)] = s.Suffrage == raft.Voter
 	}
 	var there []string // voters that answer
+	silent := 0        // those that answer and do not vote
 	for _, node := range c.Nodes() {
 		a, answered := answers[node.ID]
 		switch {
@@ -54,6 +55,8 @@ func (c *Cluster) Loss(ctx context.Context) (Loss, error) {
 			return Loss{}, fmt.Errorf("recover: the cluster has a quorum: %s (%s) follows %s", node.Name, node.Addr, a.Leader)
 		case answered && (a.Term > term || a.Term == term && a.Last > last):
 			return Loss{}, fmt.Errorf("recover: %s (%s) has a newer copy (entry %d, here %d): run `carrick recover` there", node.Name, node.Addr, a.Last, last)
+		case voters[node.ID] && a.WentBack:
+			silent++
 		case voters[node.ID] && (answered || node.ID == c.id):
 			there = append(there, node.Name)
 		case voters[node.ID]:
@@ -62,7 +65,7 @@ func (c *Cluster) Loss(ctx context.Context) (Loss, error) {
 			loss.Others = append(loss.Others, node)
 		}
 	}
-	if all := len(there) + len(loss.Voters); len(there) > all/2 {
+	if all := len(there) + len(loss.Voters) + silent; len(there) > all/2 {
 		return Loss{}, fmt.Errorf("recover: %d of %d voters answer (%s): they are enough for a quorum, wait for them to agree",
 			len(there), all, strings.Join(there, ", "))
 	}

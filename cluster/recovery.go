@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -130,7 +129,7 @@ func (c *Cluster) makeRoom() error {
 	if !ok {
 		return nil
 	}
-	if err := os.RemoveAll(filepath.Join(c.cfg.Dir, snapshotDir)); err != nil {
+	if err := removeAll(filepath.Join(c.cfg.Dir, snapshotDir)); err != nil {
 		return fmt.Errorf("cluster: %w", err)
 	}
 	return c.beginGeneration(string(generation), keyFollow, nil)

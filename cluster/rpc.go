@@ -28,6 +28,7 @@ const (
 	opJoin    = "join"    // registered -> joined
 	opPropose = "propose" // entry -> result
 	opIndex   = "index"   // nothing -> progress
+	opReadmit = "readmit" // nothing -> readmitted
 )
 
 // Codes of refusals, for programs.
@@ -75,6 +76,7 @@ type progress struct {
 	Term       uint64 `json:"term,omitempty"`       // of the last entry
 	Leader     string `json:"leader,omitempty"`     // name, as far as it knows
 	Generation string `json:"generation,omitempty"` // of its log
+	WentBack   bool   `json:"wentBack,omitempty"`   // its disk did: it does not vote, and what it has does not count
 }
 
 // received is an answer and who gave it.
@@ -200,6 +202,8 @@ func (c *Cluster) dispatch(ctx context.Context, conn *tls.Conn, peerID string, r
 		return c.applyHere(ctx, req.Body)
 	case opIndex:
 		return c.progress()
+	case opReadmit:
+		return c.readmitPeer(ctx, peerID)
 	}
 	return nil, refusal(codeRefused, "request %q is not known to node %s", req.Op, c.cfg.Name)
 }
@@ -207,6 +211,9 @@ func (c *Cluster) dispatch(ctx context.Context, conn *tls.Conn, peerID string, r
 // progress of this node.
 func (c *Cluster) progress() (progress, error) {
 	n := c.running()
+	if n == nil && c.wentBack() {
+		return progress{Generation: c.generationNow(), WentBack: true}, nil
+	}
 	if n == nil {
 		return progress{}, refusal(codeRetry, "node %s is not a member yet", c.cfg.Name)
 	}

@@ -122,7 +122,7 @@ func readSnapshot(r io.Reader) (*tree, []snapshotSeen, error) {
 	if h.Version != entryVersion {
 		return nil, nil, haltedError{fmt.Sprintf("this node does not understand the cluster's snapshot and keeps to the facts before it: format version %d, this node knows %d; install the version that the other nodes have", h.Version, entryVersion)}
 	}
-	t := &tree{last: h.Last}
+	t := (*tree)(nil).at(h.Last)
 	for i := range h.Facts + h.Marks {
 		var f snapshotFact
 		if err := dec.Decode(&f); err != nil {

@@ -260,12 +260,12 @@ func (k *snapshotSink) Close() error {
 	s := k.store
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+	if err := makeAll(s.dir); err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
 	for _, ext := range snapshotCopies {
 		path := filepath.Join(s.dir, k.meta.ID+ext)
-		if err := errors.Join(os.RemoveAll(path+".new"), writeSynced(path+".new", raw), os.Rename(path+".new", path)); err != nil {
+		if err := errors.Join(removeAll(path+".new"), writeSynced(path+".new", raw), rename(path+".new", path)); err != nil {
 			return fmt.Errorf("snapshot: %w", err)
 		}
 	}
@@ -292,7 +292,7 @@ func (s *snapshotStore) removeOld() {
 	}
 	for _, e := range entries {
 		if !keep[strings.TrimSuffix(e.Name(), filepath.Ext(e.Name()))] {
-			_ = os.RemoveAll(filepath.Join(s.dir, e.Name()))
+			_ = removeAll(filepath.Join(s.dir, e.Name()))
 		}
 	}
 }

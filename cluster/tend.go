@@ -188,7 +188,7 @@ func (c *Cluster) ready(ctx context.Context, n *raftNode, ids []string) map[stri
 		go func() {
 			var p progress
 			if to, ok := c.address(id); ok {
-				if who, err := c.call(ctx, to, opIndex, struct{}{}, &p); err == nil && who == id && p.Last >= decided {
+				if who, err := c.call(ctx, to, opIndex, struct{}{}, &p); err == nil && who == id && p.Last >= decided && !p.WentBack {
 					answers <- id
 					return
 				}

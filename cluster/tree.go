@@ -13,6 +13,8 @@ type tree struct {
 	// marks remember deletions for conditions: the index of the last one below a path, kept as long as something lives at the
 	// path or below it, and for the root ("") for ever. Deleting the last fact of a path moves its mark to the parents.
 	marks *treap
+
+	memo *memo
 }
 
 // treap is a persistent search tree, balanced by a hash of the keys: its shape depends on its content alone.
@@ -48,7 +50,7 @@ func (t *tree) prefix(prefix string) iter.Seq[Fact] {
 // at is the tree after the log entry of that index, which wrote nothing yet.
 func (t *tree) at(index uint64) *tree {
 	if t == nil {
-		t = &tree{}
+		t = &tree{memo: &memo{}}
 	}
 	next := *t
 	next.last = index
@@ -63,6 +65,7 @@ func (t *tree) apply(index uint64, txn Txn) (next *tree, conflict string, ok boo
 			return next, c.Key, false
 		}
 	}
+	next.memo = next.memo.without(txn.Then)
 	for _, op := range txn.Then {
 		if op.Value == nil {
 			next.remove(op.Key)
@@ -109,11 +112,14 @@ func (t *tree) alive(path string) bool { return t.facts.newestBelow(path) > 0 }
 func ancestors(key string) []string {
 	all := []string{key}
 	for key != "" {
-		key = key[:max(strings.LastIndexByte(key, '/'), 0)]
+		key = parent(key)
 		all = append(all, key)
 	}
 	return all
 }
+
+// parent is the path above one; "" is above all.
+func parent(path string) string { return path[:max(strings.LastIndexByte(path, '/'), 0)] }
 
 func (n *treap) get(key string) (Fact, bool) {
 	for n != nil {

@@ -39,15 +39,17 @@ func (v View) Want(network string, addr netip.Addr) (Want, bool) {
 	return w, true
 }
 
-// Wants returns the questions in a network, in the order of their keys.
+// Wants returns the questions in a network, in the order of their keys. The slice is not to be changed.
 func (v View) Wants(network string) []Want {
-	var all []Want
-	for f := range v.Prefix("want/" + network + "/") {
-		if w, ok := decodeWant(f); ok {
-			all = append(all, w)
+	return memoized(v, "want/"+network, func() []Want {
+		var all []Want
+		for f := range v.Prefix("want/" + network + "/") {
+			if w, ok := decodeWant(f); ok {
+				all = append(all, w)
+			}
 		}
-	}
-	return all
+		return all
+	})
 }
 
 // decodeWant fails for what is not at an address. The value of a version that is not known is nobody's.

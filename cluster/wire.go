@@ -170,11 +170,14 @@ func (d *decoder) port() uint16 {
 	return uint16(n)
 }
 
-// hello opens an exchange in both directions: who we are, where we are, and what we remember of the other.
+// hello opens an exchange in both directions: who we are, where we are, and what we remember of the other. Fields may be added at
+// its end.
 type hello struct {
 	meta
 	gossip     netip.AddrPort
 	remembered uint64 // the newest epoch that the other has told us
+	mark       []byte // how far our disk has come; nil: that is not said
+	recalled   []byte // the mark that the other has told us; nil: none
 }
 
 func (h hello) encode() []byte {
@@ -183,6 +186,8 @@ func (h hello) encode() []byte {
 	e.text(string(h.gossip.Addr().AsSlice()))
 	e.uint(uint64(h.gossip.Port()))
 	e.uint(h.remembered)
+	e.text(string(h.mark))
+	e.text(string(h.recalled))
 	return e
 }
 
@@ -191,6 +196,9 @@ func decodeHello(payload []byte) (hello, error) {
 	raw := d.bytes(d.uint())
 	addr, ok := netip.AddrFromSlice(d.bytes(d.uint()))
 	h := hello{gossip: netip.AddrPortFrom(addr, d.port()), remembered: d.uint()}
+	if d.more() {
+		h.mark, h.recalled = d.bytes(d.uint()), d.bytes(d.uint())
+	}
 	if d.err != nil {
 		return hello{}, fmt.Errorf("hello: %w", d.err)
 	}

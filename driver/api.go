@@ -64,7 +64,8 @@ type Endpoint struct {
 	Network string         `json:"network"`
 	MAC     kernel.MAC     `json:"mac"`
 	Addrs   []netip.Prefix `json:"addrs,omitempty"`
-	VTEP    netip.Addr     `json:"-"` // zero: this host
+	Half    bool           `json:"half,omitempty"` // its making has not come to its end: what there is of it goes
+	VTEP    netip.Addr     `json:"-"`              // zero: this host
 }
 
 // Remote is what a shared network has behind other VTEPs.

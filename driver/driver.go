@@ -39,7 +39,8 @@ type Config struct {
 	// Guard is what the kernel of this host needs for the sake of the other nodes of the cluster; nil: nothing.
 	Guard   func() kernel.State
 	Store   Store
-	Damaged bool           // the store was found damaged and begins empty: nothing in the kernel is an orphan for that
+	Damaged bool           // the store was found damaged and begins empty, or old: nothing in the kernel is an orphan for that
+	Unsure  bool           // whether it is the newest is not known yet: what seems to be an orphan is left for the next start
 	Logger  *logrus.Logger // nil discards
 }
 
@@ -287,7 +288,8 @@ func put(key string, v any) (store.Write, error) {
 	return store.Write{Key: key, Value: raw}, nil
 }
 
-func prefixesOf(n Network) []netip.Prefix {
+// Prefixes are those of the network's subnets.
+func (n Network) Prefixes() []netip.Prefix {
 	all := make([]netip.Prefix, 0, len(n.Subnets))
 	for _, s := range n.Subnets {
 		all = append(all, s.Prefix)

@@ -30,8 +30,10 @@ func (d *Driver) CreateEndpoint(ctx context.Context, r EndpointRequest) (kernel.
 	if err := nw.usable(); err != nil {
 		return kernel.MAC{}, err
 	}
-	if known, ok := nw.endpoints[r.ID]; ok {
+	if known, ok := nw.endpoints[r.ID]; ok && !known.Half {
 		return d.repeatEndpoint(ctx, nw, known, r)
+	} else if err := d.removeHalf(ctx, nw); err != nil {
+		return kernel.MAC{}, err
 	}
 	e, err := parseEndpoint(nw, r)
 	if err != nil {
@@ -77,7 +79,7 @@ func parseEndpoint(nw *network, r EndpointRequest) (Endpoint, error) {
 	}
 	for _, a := range e.Addrs {
 		if !slices.ContainsFunc(nw.Subnets, func(s cluster.Subnet) bool { return s.Prefix.Contains(a.Addr()) }) && nw.Ours {
-			return Endpoint{}, fmt.Errorf("address %s is in none of the network's subnets %v: %w", a.Addr(), prefixesOf(nw.Network), ErrInvalid)
+			return Endpoint{}, fmt.Errorf("address %s is in none of the network's subnets %v: %w", a.Addr(), nw.Network.Prefixes(), ErrInvalid)
 		}
 	}
 	for _, other := range nw.endpoints {
@@ -93,18 +95,16 @@ func parseEndpoint(nw *network, r EndpointRequest) (Endpoint, error) {
 	return e, nil
 }
 
-// makeEndpoint does everything that a new endpoint needs, record first; the other hosts hear of it when its device exists.
+// makeEndpoint does everything that a new endpoint needs, intent first; the other hosts hear of it when its device exists. An
+// engine whose plugin dies meanwhile never removes the endpoint, and the next one has its address.
 func (d *Driver) makeEndpoint(ctx context.Context, nw *network, e Endpoint) error {
-	record, err := put(endpointKey(nw.ID, e.ID), e)
-	if err != nil {
-		return err
-	}
 	first := len(nw.endpoints) == 0
 	if first {
 		d.attend(nw, true)
 	}
-	d.change(func() { nw.endpoints[e.ID] = e })
-	if err := d.Store.Apply(record); err != nil {
+	half := e
+	half.Half = true
+	if err := d.keepEndpoint(nw, half); err != nil {
 		return err
 	}
 	if nw.Ours {
@@ -122,8 +122,38 @@ func (d *Driver) makeEndpoint(ctx context.Context, nw *network, e Endpoint) erro
 	if err := d.Kernel.Set(ctx, endpointOwner(e.ID), state); err != nil {
 		return err
 	}
+	if err := d.keepEndpoint(nw, e); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil { // the engine has been told that it failed
+		return err
+	}
 	d.publish(nw, e)
-	return ctx.Err() // then the engine has been told that it failed
+	return nil
+}
+
+// keepEndpoint makes it a network's, and writes its record.
+func (d *Driver) keepEndpoint(nw *network, e Endpoint) error {
+	record, err := put(endpointKey(nw.ID, e.ID), e)
+	if err != nil {
+		return err
+	}
+	d.change(func() { nw.endpoints[e.ID] = e })
+	return d.Store.Apply(record)
+}
+
+// removeHalf removes the endpoints of a network whose making has not come to its end. The network's turn is held.
+func (d *Driver) removeHalf(ctx context.Context, nw *network) error {
+	var half []Endpoint
+	for _, e := range nw.endpoints {
+		if e.Half {
+			half = append(half, e)
+		}
+	}
+	if err := d.removeEndpoints(ctx, nw, half); err != nil {
+		return fmt.Errorf("network %s: remove endpoints that were not finished: %w", short(nw.ID), err)
+	}
+	return nil
 }
 
 // sync waits for what the other hosts have on a network, so that the first packet of the first container finds its way.
@@ -238,7 +268,7 @@ func (d *Driver) Join(ctx context.Context, network, endpoint, _ string) (Attachm
 	}
 	defer nw.turn.give()
 	e, ok := nw.endpoints[endpoint]
-	if !ok {
+	if !ok || e.Half {
 		return Attachment{}, fmt.Errorf("endpoint %s: %w", short(endpoint), ErrNotFound)
 	}
 	if err := nw.usable(); err != nil {

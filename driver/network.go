@@ -100,7 +100,7 @@ func (d *Driver) claim(nw *network) error {
 	return nil
 }
 
-func claimOf(n Network) claim { return claim{shared: n.Shared, subnets: prefixesOf(n)} }
+func claimOf(n Network) claim { return claim{shared: n.Shared, subnets: n.Prefixes()} }
 
 // make does everything that a new network needs, intent first.
 func (d *Driver) make(ctx context.Context, nw *network, said cluster.Network) error {

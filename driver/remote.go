@@ -141,7 +141,7 @@ func (n content) admit(id string, row cluster.Row) (Endpoint, error) {
 	}
 	for _, a := range e.Addrs {
 		if !slices.ContainsFunc(n.Subnets, func(s cluster.Subnet) bool { return s.Usable(a.Addr()) }) {
-			return e, fmt.Errorf("address %s is none for endpoints in %v", a.Addr(), prefixesOf(n.Network))
+			return e, fmt.Errorf("address %s is none for endpoints in %v", a.Addr(), n.Network.Prefixes())
 		}
 	}
 	e.ID, e.Network, e.VTEP = id, n.ID, row.Node.Addr

@@ -113,8 +113,8 @@ func (d *Driver) parsePools(n *Network, mode Mode, pools []PoolData) (name strin
 // asked says whether b asks for what a is. The cluster has subnets in an order of its own.
 func asked(a, b Network) bool {
 	return a.Mode == b.Mode && maps.Equal(a.Options, b.Options) && a.Internal == b.Internal && a.IPv4 == b.IPv4 && a.IPv6 == b.IPv6 &&
-		slices.Equal(slices.SortedFunc(slices.Values(prefixesOf(a)), netip.Prefix.Compare),
-			slices.SortedFunc(slices.Values(prefixesOf(b)), netip.Prefix.Compare))
+		slices.Equal(slices.SortedFunc(slices.Values(a.Prefixes()), netip.Prefix.Compare),
+			slices.SortedFunc(slices.Values(b.Prefixes()), netip.Prefix.Compare))
 }
 
 // CheckOptions refuses every option of a network that is not among the allowed ones. Modes call it in Open.

@@ -39,6 +39,9 @@ func (d *Driver) Restore(ctx context.Context) error {
 		if err := nw.take(ctx); err != nil {
 			return err
 		}
+		if err := d.removeHalf(ctx, nw); err != nil {
+			d.log(nw.ID).WithError(err).Error("what was begun before the start is not undone; trying again")
+		}
 		d.announce(nw)
 		// What is remembered of the other hosts may be old or lost, and what is in the kernel carries traffic.
 		there := slices.ContainsFunc(owned, func(o kernel.Owned) bool { return o.Owner == networkOwner(nw.ID) })
@@ -51,6 +54,7 @@ func (d *Driver) Restore(ctx context.Context) error {
 
 // hear brings the networks in step that were left as they were found.
 func (d *Driver) hear(ctx context.Context) {
+	d.awaitFacts(ctx)
 	limited, cancel := context.WithTimeout(ctx, hearLimit)
 	defer cancel()
 	for _, nw := range d.all() {
@@ -72,9 +76,32 @@ func (d *Driver) hear(ctx context.Context) {
 	}
 }
 
+// factsEvery is how often it is looked whether there are facts; a start that has none gets them within a second.
+const factsEvery = 20 * time.Millisecond
+
+// awaitFacts waits for the first facts, no longer than hearLimit: a node that has dropped its copy begins without any, and by that nobody would be a node whose
+// frames are taken.
+func (d *Driver) awaitFacts(ctx context.Context) {
+	if d.Facts == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, hearLimit)
+	defer cancel()
+	again := time.NewTicker(factsEvery)
+	defer again.Stop()
+	for d.Facts.View().Index() == 0 {
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // rebindAll tells the pools, after a start, what is bound to them, until they have heard it of every network. They know it
 // unless their own records are lost.
 func (d *Driver) rebindAll(ctx context.Context) {
+	d.awaitFacts(ctx) // without any, no network of the cluster can be bound
 	pending, said := d.all(), map[string]string{}
 	again := time.NewTicker(rebindEvery)
 	defer again.Stop()
@@ -164,6 +191,8 @@ func (d *Driver) removeOrphans(ctx context.Context, owned []kernel.Owned) error 
 	for _, o := range owned {
 		switch {
 		case known[o.Owner]:
+		case d.Unsure && !d.Damaged:
+			d.Logger.WithField("owner", o.Owner).Info("no record names this owner; left as it is, since nobody could be asked whether the records are the newest")
 		case d.Damaged:
 			kept = append(kept, store.Write{Key: keptKey(o.Owner), Value: []byte("{}")})
 		default:

@@ -29,7 +29,7 @@ func (d *Driver) Networks() []NetworkStatus {
 			ID: c.ID, Mode: c.Mode, Shared: c.Shared, Name: c.Name, VNI: c.VNI, MTU: c.MTU, Internal: c.Internal,
 			Local: len(c.endpoints), Remote: len(remote.Endpoints), Refused: remote.count,
 		}
-		for _, p := range prefixesOf(c.Network) {
+		for _, p := range c.Network.Prefixes() {
 			s.Subnets = append(s.Subnets, p.String())
 		}
 		if problems := d.problems(c); len(problems) > 0 {

@@ -47,6 +47,8 @@ func (d *Driver) sweepNetwork(ctx context.Context, nw *network, waiting map[stri
 		waits, there := waiting[endpointOwner(id)]
 		reason, looks := "", 0
 		switch {
+		case e.Half:
+			reason, looks = "it was never finished", 1
 		case len(state.Links) == 0: // mode none: nothing to see it by
 		case !there:
 			reason, looks = "its devices are gone", goneLooks

@@ -13,6 +13,7 @@ var addresses = []scenario{
 	{"AuxiliaryAddressesAndTheGatewayAreNeverGiven", auxAddresses},
 	{"AnAddressThatIsAskedForIsGivenOnce", askedFor},
 	{"AnAddressStaysWithItsContainer", addressStays},
+	{"ASecondSubnetIsUsedWhenTheFirstIsFull", nextSubnet},
 }
 
 func ipRange(s *scene) {

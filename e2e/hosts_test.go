@@ -24,6 +24,7 @@ var hostsComeAndGo = []scenario{
 	{"OneOfTwoHostsIsLostForGood", recovered},
 	{"ADiskIsCopied", cloned},
 	{"AHostAndACopyOfItBootTogether", clonedTogether},
+	{"ADiskGoesBackInTime", oldDisk},
 }
 
 // powerCord: what the others send to a host without power is lost, so they stop soon; and it is back as soon as it is up.

@@ -27,15 +27,21 @@ type scale struct {
 	starts      int // containers that start on each host while its plugin is killed
 	startKills  int // how often it is killed meanwhile
 	mishaps     int // how often two hosts have one at the same time
+
+	lives   int           // containers that are started and removed under chaos, at least
+	living  time.Duration // for how long, at least
+	workers int           // that do so, on each host
+	stay    time.Duration // how long a container stays, at most
 }
 
 // ci is what every run does; soak what runs for hours, with CARRICK_SOAK=1.
 var (
 	ci = scale{
-		timeout: 6 * time.Minute, // the longest takes two
+		timeout: 12 * time.Minute, // the longest takes five on a machine that is busy, most of it waiting for leases to end
 		away:    time.Minute, pairAway: 20 * time.Second, engineAway: 15 * time.Second,
 		restored: 5 * time.Second, firstReply: 10 * time.Second,
 		pluginKills: 1, starts: 10, startKills: 2, mishaps: 4,
+		lives: 40, living: 25 * time.Second, workers: 2, stay: 3 * time.Second,
 	}
 	soak = scale{
 		timeout: 30 * time.Minute,
@@ -43,6 +49,7 @@ var (
 		restored: time.Minute, firstReply: time.Minute,
 		pluginKills: 25, // 100 kills of one plugin, and as many of all hosts together
 		starts:      20, startKills: 5, mishaps: 20,
+		lives: 2000, living: 20 * time.Minute, workers: 4, stay: 10 * time.Second,
 	}
 )
 

@@ -18,7 +18,7 @@ type scenario struct {
 // scenarios in the order in which they run: those that do more to the hosts come later. A host that was switched off, which
 // begins with ADeadHostIsForgotten, cannot be compared with a dump of before: docker_gwbridge has another MAC address.
 var scenarios = slices.Concat(
-	modes, options, joining, addresses, ipam, containers, badInput,
+	modes, options, joining, addresses, ipam, choosing, containers, badInput,
 	firstPacket, faults, drift, starts, partitions, anyOrder, leftovers,
 	settings, upgrades, membership, attacks, swarms, reboots, hostsComeAndGo,
 )
@@ -48,6 +48,13 @@ func TestScenarios(t *testing.T) {
 			}
 			t.Log(v.timetable())
 			t.Log(&v.figures)
+			v.close(t) // they have the same name
+			five := &venue{name: name, size: 5, scale: v.scale, seed: seed}
+			t.Cleanup(func() { five.close(t) })
+			for _, sc := range fiveHosts {
+				t.Run(sc.name, func(t *testing.T) { five.play(t, sc) })
+			}
+			t.Log(&five.figures)
 		})
 	}
 }

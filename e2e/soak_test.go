@@ -202,21 +202,25 @@ func (s *scene) countGoroutines() []int {
 
 // report adds a line to the table in the report.
 func (v *venue) report(took time.Duration) error {
+	f := &v.figures
+	return addRow(newestLast, "| %s | %d | %s | %d | %d | %d | %d | %d | %d | %d | %d | %d |", v.name, v.seed, took, f.scenarios.Load(), f.failed.Load(), f.pluginKills.Load(),
+		f.engineKills.Load(), f.containers.Load(), f.addresses.Load(), f.packets.Load(), f.lost.Load(), f.leaks.Load())
+}
+
+// addRow adds a line to the table of the report that ends at mark: the date, the build, and the rest.
+func addRow(mark, format string, args ...any) error {
 	commit, err := exec.Command("git", "describe", "--always", "--dirty").Output()
 	if err != nil {
 		return fmt.Errorf("git describe: %w", err)
 	}
-	f := &v.figures
-	line := fmt.Sprintf("| %s | %s | %s | %d | %s | %d | %d | %d | %d | %d | %d | %d | %d | %d |\n", time.Now().UTC().Format(time.DateOnly),
-		strings.TrimSpace(string(commit)), v.name, v.seed, took, f.scenarios.Load(), f.failed.Load(), f.pluginKills.Load(),
-		f.engineKills.Load(), f.containers.Load(), f.addresses.Load(), f.packets.Load(), f.lost.Load(), f.leaks.Load())
+	line := fmt.Sprintf("| %s | %s "+format+"\n", append([]any{time.Now().UTC().Format(time.DateOnly), strings.TrimSpace(string(commit))}, args...)...)
 	text, err := os.ReadFile(report)
 	if err != nil {
 		return err
 	}
-	before, after, ok := strings.Cut(string(text), newestLast)
+	before, after, ok := strings.Cut(string(text), mark)
 	if !ok {
-		return fmt.Errorf("%s: no line %q", report, newestLast)
+		return fmt.Errorf("%s: no line %q", report, mark)
 	}
-	return os.WriteFile(report, []byte(before+line+newestLast+after), 0o644)
+	return os.WriteFile(report, []byte(before+line+mark+after), 0o644)
 }

@@ -31,6 +31,7 @@ const (
 // A venue is hosts of one engine, or of one each, on which one scenario after the other is played.
 type venue struct {
 	name    string // as lab.Chosen has it
+	size    int    // hosts; 0: as many as most scenarios need, three
 	scale   scale
 	seed    uint64
 	secret  string
@@ -111,11 +112,12 @@ func (v *venue) play(t *testing.T, sc scenario) {
 // open starts the hosts, makes docker_gwbridge on them, which stays once it is there, and installs the plugin.
 func (v *venue) open(ctx context.Context, t *testing.T) {
 	t.Helper()
+	size := cmp.Or(v.size, 3)
 	name := cmp.Or(os.Getenv("CARRICK_E2E_LAB"), "e2e") + "-" + strings.ReplaceAll(v.name, ".", "-")
 	if err := lab.Remove("", name); err != nil { // of a run that was interrupted
 		t.Fatal(err)
 	}
-	l, err := lab.Start(ctx, lab.Config{Name: name, Hosts: 3, Engines: lab.EnginesOf(v.name), Logf: t.Logf})
+	l, err := lab.Start(ctx, lab.Config{Name: name, Hosts: size, Engines: lab.EnginesOf(v.name), Logf: t.Logf})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,6 +243,10 @@ func (s *scene) makeGatewayBridge(h *lab.Host) error {
 		"-o", opt+"enable_icc=false", "-o", opt+"enable_ip_masquerade=true", "docker_gwbridge"); err != nil {
 		return err
 	}
+	return s.runInEachWay(h)
+}
+
+func (s *scene) runInEachWay(h *lab.Host) error {
 	for _, network := range []string{"docker_gwbridge", "bridge", "host", "none"} {
 		if _, err := h.Docker(s.ctx, "run", "--rm", "--network", network, lab.Image, "true"); err != nil {
 			return err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"github.com/carricknet/carrick/cluster"
 	"github.com/carricknet/carrick/ipam/ledger"
@@ -14,10 +13,9 @@ import (
 func (i *IPAM) RequestPool(ctx context.Context, r PoolRequest) (id string, prefix netip.Prefix, data map[string]string, err error) {
 	var inUse []netip.Prefix
 	if r.Pool == "" {
-		if inUse, err = i.config.InUse(); err != nil {
+		if inUse, err = i.inUse(); err != nil {
 			return "", netip.Prefix{}, nil, fmt.Errorf("choose a subnet: %w", err)
 		}
-		inUse = append(slices.Clone(inUse), nameServers(i.resolvConf)...)
 	}
 	answer, err := i.answer(ctx, func(at ledger.Moment) ledger.Move { return i.ledger.RequestPool(at, r, inUse) })
 	if err != nil {

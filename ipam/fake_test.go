@@ -244,6 +244,8 @@ type host struct {
 	clock *clock
 	inUse []netip.Prefix
 	nodes []cluster.Node // as the gossip tells of them
+
+	regressed string // what the cluster says of the disk
 }
 
 func newHost(t interface {
@@ -257,7 +259,7 @@ func newHost(t interface {
 
 func (h *host) restart(damaged bool) {
 	h.t.Helper()
-	c := Config{Store: h.store, Damaged: damaged, Pools: testPools, InUse: func() ([]netip.Prefix, error) { return h.inUse, nil }}
+	c := Config{Store: h.store, Damaged: damaged, Regressed: h.regressed, Pools: testPools, InUse: func() ([]netip.Prefix, error) { return h.inUse, nil }}
 	if h.node != nil {
 		c.Cluster, c.Nodes = h.node, func() []cluster.Node { return h.nodes }
 	}

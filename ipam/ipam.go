@@ -42,12 +42,14 @@ type Cluster interface {
 // Config is what an IPAM is made of.
 type Config struct {
 	Store   Store
-	Damaged bool                           // the store was found damaged and begins empty
-	Cluster Cluster                        // nil without one
-	Nodes   func() []cluster.Node          // of the cluster, so that it is known who is gone; nil: nobody is
-	Pools   []netip.Prefix                 // where subnets are chosen from; without any, none is chosen
-	InUse   func() ([]netip.Prefix, error) // routes and addresses of the host; nil: none
-	Logger  *logrus.Logger                 // nil discards
+	Damaged bool // the store was found damaged and begins empty
+	// Regressed is an identifier of the last time that the store was found to be an older copy of itself; empty: it is not known to be.
+	Regressed string
+	Cluster   Cluster                        // nil without one
+	Nodes     func() []cluster.Node          // of the cluster, so that it is known who is gone; nil: nobody is
+	Pools     []netip.Prefix                 // where subnets are chosen from; without any, none is chosen
+	InUse     func() ([]netip.Prefix, error) // routes and addresses of the host; nil: none
+	Logger    *logrus.Logger                 // nil discards
 }
 
 // IPAM answers Docker's calls about pools and addresses, and the driver's.
@@ -58,6 +60,7 @@ type IPAM struct {
 	resolvConf string
 
 	used chan struct{} // wakes Run: an address of a network was handed out
+	look time.Time     // when Run looks next at what the host uses
 
 	mu     sync.Mutex // held over writes to the store, never over a call to the cluster
 	ledger *ledger.Ledger
@@ -81,8 +84,17 @@ func build(c Config, now func() time.Time, resolvConf string) (*IPAM, error) {
 			return nil, err
 		}
 	}
+	if c.Regressed != "" {
+		writes, err := ledger.Regressed(c.Store.Prefix, c.Regressed)
+		if err == nil {
+			err = c.Store.Apply(writes...)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
 	var err error
-	i.ledger, err = ledger.New(c.Store.Prefix, c.Pools, i.moment())
+	i.ledger, err = ledger.New(c.Store.Prefix, c.Pools, ledger.QuietTime, i.moment())
 	return i, err
 }
 

@@ -109,7 +109,7 @@ func (i *IPAM) log() {
 	}
 }
 
-// Run claims blocks ahead, answers other hosts, and releases what was never used, until ctx ends.
+// Run claims blocks ahead, answers other hosts, tells them what this one uses, and releases what was never used, until ctx ends.
 func (i *IPAM) Run(ctx context.Context) error {
 	var wake <-chan struct{}
 	if i.config.Cluster != nil {
@@ -138,6 +138,9 @@ func (i *IPAM) Run(ctx context.Context) error {
 		if err := i.keep(ctx); err != nil && ctx.Err() == nil {
 			again = retryEvery
 			i.config.Logger.WithError(err).Debug("address blocks are not as they should be; trying again")
+		}
+		if err := i.occupy(ctx); err != nil && ctx.Err() == nil {
+			i.config.Logger.WithError(err).Debug("the others cannot be told which addresses this host uses; trying again")
 		}
 		timer.Reset(again)
 	}

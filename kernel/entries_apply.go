@@ -22,7 +22,8 @@ func (o addAddr) apply(s *scope) error {
 	if o.Prefix.Addr().Is6() {
 		a.Flags = unix.IFA_F_NODAD
 	}
-	return s.space(o.NS).handle.AddrReplace(nil, a)
+	sp := s.space(o.NS)
+	return sp.step(o, func() error { return sp.handle.AddrReplace(nil, a) })
 }
 
 func (o delAddr) apply(s *scope) error {
@@ -30,7 +31,8 @@ func (o delAddr) apply(s *scope) error {
 	if err != nil {
 		return err
 	}
-	err = s.space(o.NS).handle.AddrDel(nil, a)
+	sp := s.space(o.NS)
+	err = sp.step(o, func() error { return sp.handle.AddrDel(nil, a) })
 	if errors.Is(err, unix.EADDRNOTAVAIL) { // it went with the first address of its subnet
 		return nil
 	}
@@ -48,7 +50,8 @@ func (o addRoute) apply(s *scope) error {
 	if err != nil {
 		return err
 	}
-	return s.space(o.NS).handle.RouteReplace(r)
+	sp := s.space(o.NS)
+	return sp.step(o, func() error { return sp.handle.RouteReplace(r) })
 }
 
 func (o delRoute) apply(s *scope) error {
@@ -56,7 +59,8 @@ func (o delRoute) apply(s *scope) error {
 	if err != nil {
 		return err
 	}
-	err = s.space(o.NS).handle.RouteDel(r)
+	sp := s.space(o.NS)
+	err = sp.step(o, func() error { return sp.handle.RouteDel(r) })
 	if errors.Is(err, unix.ESRCH) { // it went with its address
 		return nil
 	}

@@ -117,10 +117,12 @@ func (s *scope) send(list []entry, no *refusals) error {
 		}
 		b.add(e, index)
 	}
-	return b.flush(func(i int, err error) {
-		if list[i].done(err) {
-			return
-		}
-		no.add(fmt.Errorf("%s: %w", list[i], err))
+	return s.space(list[0].dev.ns).step(setEntries(list), func() error {
+		return b.flush(func(i int, err error) {
+			if list[i].done(err) {
+				return
+			}
+			no.add(fmt.Errorf("%s: %w", list[i], err))
+		})
 	})
 }

@@ -57,7 +57,7 @@ func (k *Kernel) raiseLimits() error {
 	for key, was := range noted {
 		fmt.Fprintf(&text, "%s %d\n", key, was)
 	}
-	if err := os.WriteFile(k.limitsPath(), []byte(text.String()), 0o600); err != nil {
+	if err := writeFile(k.limitsPath(), []byte(text.String())); err != nil {
 		return err
 	}
 	k.log.WithField("file", k.limitsPath()).Info("raised the limits of the neighbour tables; the file says what they were")
@@ -79,7 +79,7 @@ func (k *Kernel) restoreLimits() error {
 		}
 		return nil
 	})
-	return errors.Join(err, k.writeNumbers(noted), os.Remove(k.limitsPath()))
+	return errors.Join(err, k.writeNumbers(noted), removeFile(k.limitsPath()))
 }
 
 func (k *Kernel) limitsPath() string { return filepath.Join(k.dir, limitsFile) }

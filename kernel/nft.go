@@ -151,7 +151,7 @@ func (o setRules) apply(s *scope) error {
 	} else if err := o.batch(c, t, s.owner, had, stay); err != nil {
 		return err
 	}
-	if err := c.Flush(); err != nil {
+	if err := sp.step("rules", c.Flush); err != nil {
 		return err
 	}
 	if s.rules[o.ns], err = sp.readRules(); err != nil {
@@ -165,7 +165,7 @@ func (o setRules) apply(s *scope) error {
 		}
 	}
 	// In a transaction of its own: whether the way to a chain still counts in the transaction that takes it depends on the kernel.
-	if err := c.Flush(); err != nil {
+	if err := sp.step("empty chains", c.Flush); err != nil {
 		s.k.log.WithError(err).Debug("an empty chain stays until our table goes")
 	}
 	return nil

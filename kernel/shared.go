@@ -111,7 +111,7 @@ func (k *Kernel) pinAgain() error {
 // mountPin pins the namespace of the calling thread. The mount point is on a shared mount, which carries it to the host. What is
 // mounted is the namespace, not the path: it stays when the thread ends.
 func (k *Kernel) mountPin() error {
-	if err := unix.Mount(ownNS, k.pin(), "", unix.MS_BIND, ""); err != nil {
+	if err := mountOver(ownNS, k.pin()); err != nil {
 		return fmt.Errorf("mount --bind %s %s: %w", ownNS, k.pin(), err)
 	}
 	return nil
@@ -180,22 +180,18 @@ func (k *Kernel) makeShared() (netns.NsHandle, error) {
 // makePin makes the empty file to mount over. One that is there is the rest of a mount: it is taken away and made anew
 // only if it is an empty file.
 func (k *Kernel) makePin() error {
-	if err := os.MkdirAll(k.dir, 0o700); err != nil {
+	if err := makeDir(k.dir); err != nil {
 		return err
 	}
 	if info, err := os.Lstat(k.pin()); err == nil {
 		if !info.Mode().IsRegular() || info.Size() != 0 {
 			return fmt.Errorf("%s: is in the way, and is not the empty file of a mount", k.pin())
 		}
-		if err := os.Remove(k.pin()); err != nil {
+		if err := removeFile(k.pin()); err != nil {
 			return err
 		}
 	}
-	f, err := os.OpenFile(k.pin(), os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o400)
-	if err != nil {
-		return err
-	}
-	return f.Close()
+	return makeFile(k.pin())
 }
 
 // secure writes sharedSysctls where they differ, in the namespace of the calling thread, and says which did.
@@ -218,7 +214,10 @@ func (k *Kernel) secure() (changed []string, err error) {
 
 // dropShared removes our namespace when nothing of ours is left in it.
 func (k *Kernel) dropShared(s *scope) error {
-	if k.shared == nil || k.othersShare() {
+	if k.shared == nil {
+		return k.clearPin()
+	}
+	if k.othersShare() {
 		return nil
 	}
 	devices, err := k.shared.devices()
@@ -246,6 +245,26 @@ func (k *Kernel) dropShared(s *scope) error {
 	return nil
 }
 
+// clearPin removes what is left of a pin where no namespace is: the process was killed between the file and the mount, or between
+// the end of the mount and that of the file.
+func (k *Kernel) clearPin() error {
+	info, err := os.Lstat(k.pin())
+	switch {
+	case err == nil && (!info.Mode().IsRegular() || info.Size() != 0):
+		return nil // it is not ours
+	case err != nil && !errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("namespace %s: %w", Shared, err)
+	case err != nil:
+		if _, err := os.Lstat(k.dir); err != nil {
+			return nil
+		}
+	}
+	if err := k.removePin(); err != nil {
+		return fmt.Errorf("namespace %s: %w", Shared, err)
+	}
+	return nil
+}
+
 // removePin unmounts the namespace, as often as it is mounted, and removes the file and our directory if it is empty.
 func (k *Kernel) removePin() error {
 	for {
@@ -257,13 +276,13 @@ func (k *Kernel) removePin() error {
 			break
 		}
 		_ = fd.Close()
-		if err := unix.Unmount(k.pin(), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+		if err := unmount(k.pin()); err != nil {
 			return fmt.Errorf("umount %s: %w", k.pin(), err)
 		}
 	}
-	if err := os.Remove(k.pin()); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := removeFile(k.pin()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	_ = os.Remove(k.dir) // not empty: others have something there
+	_ = removeFile(k.dir) // not empty: others have something there
 	return nil
 }

@@ -3,6 +3,7 @@ package kernel_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -208,6 +209,22 @@ func TestThreadsComeBack(t *testing.T) {
 			if after := <-done; after != before {
 				t.Fatalf("a thread sees %s, not %s", after, before)
 			}
+		}
+	}
+}
+
+// A process that is killed between the file of the pin and its mount, or between the end of the mount and that of the file, leaves
+// a file or a directory, which go with the next change.
+func TestLeftoverPinGoes(t *testing.T) {
+	h := newHost(t)
+	for name, left := range map[string]string{"a file": "mkdir %[1]s; touch %[1]s/shared", "a directory": "mkdir %[1]s"} {
+		if out, err := exec.Command("sh", "-c", fmt.Sprintf(left, h.dir)).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		h.start(t)
+		h.set(t, "network a", kernel.State{})
+		if _, err := os.Lstat(h.dir); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: is there after a change that needs no namespace: %v", name, err)
 		}
 	}
 }

@@ -102,8 +102,10 @@ func (sp *space) request(kind, flags int, data ...nl.NetlinkRequestData) *nl.Net
 
 // do sends a request that changes something.
 func (sp *space) do(kind, flags int, data ...nl.NetlinkRequestData) error {
-	_, err := sp.request(kind, flags|unix.NLM_F_ACK, data...).Execute(unix.NETLINK_ROUTE, 0)
-	return err
+	return sp.step(requestKind(kind), func() error {
+		_, err := sp.request(kind, flags|unix.NLM_F_ACK, data...).Execute(unix.NETLINK_ROUTE, 0)
+		return err
+	})
 }
 
 // dumpTries bounds the repetition of a dump that others disturb. Each costs about a millisecond for a thousand links; who

@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/carricknet/carrick/failpoint"
 )
 
 // procfs is a mount of proc of our own that is nowhere in the tree. /proc/sys is read-only inside a managed plugin, but
@@ -64,7 +66,7 @@ func mountAside() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer os.Remove(dir)
+	defer removeFile(dir)
 	if err := unix.Mount("proc", dir, "proc", 0, ""); err != nil {
 		return 0, err
 	}
@@ -101,12 +103,14 @@ func (p *procfs) read(key string) (string, error) {
 }
 
 func (p *procfs) write(key, value string) error {
-	f, err := p.openKey(key, unix.O_WRONLY|unix.O_TRUNC)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(value + "\n")
-	return errors.Join(err, f.Close())
+	return failpoint.Step("sysctl", key, func() error {
+		f, err := p.openKey(key, unix.O_WRONLY|unix.O_TRUNC)
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteString(value + "\n")
+		return errors.Join(err, f.Close())
+	})
 }
 
 func (o writeSysctl) apply(s *scope) error {

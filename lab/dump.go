@@ -189,3 +189,6 @@ func CheckDump(text string) (Dump, error) {
 	}
 	return d, nil
 }
+
+// ReadDump reads what a script printed in the form of Dump.String, and leaves out what changes by itself, as Host.Dump does.
+func ReadDump(text string) Dump { return normalise(ParseDump(text)) }

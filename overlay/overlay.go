@@ -74,6 +74,7 @@ func Open(find func() (Underlay, error)) driver.Open {
 			vxlan:    kernel.Name("ckx", n.ID),
 			vni:      n.VNI,
 			underlay: u,
+			subnets:  n.Prefixes(),
 			internal: n.Internal,
 		}, nil
 	}
@@ -84,6 +85,7 @@ type plan struct {
 	vxlan    string
 	vni      uint32
 	underlay Underlay
+	subnets  []netip.Prefix
 	internal bool
 }
 
@@ -142,5 +144,5 @@ func (p plan) rules(nodes []netip.Addr) []kernel.Rule {
 }
 
 func (p plan) Endpoint(e driver.Endpoint) (kernel.State, driver.Attachment) {
-	return bridge.Port(p.bridge, e, p.internal)
+	return bridge.Port(p.bridge, e, p.subnets, p.internal)
 }

@@ -20,7 +20,7 @@ func (s *Store) putAside(files listing, before, n uint64) error {
 			if gen >= before {
 				continue
 			}
-			if err := os.MkdirAll(to, 0o700); err != nil {
+			if err := makeAll(to); err != nil {
 				return err
 			}
 			if err := s.disk.rename(filepath.Join(s.dir, name(gen)), filepath.Join(to, name(gen))); err != nil {
@@ -47,7 +47,7 @@ func freeName(prefix string) string {
 func forget(prefix string, keep int) {
 	all := numbered(prefix)
 	for len(all) > keep {
-		_ = os.RemoveAll(prefix + strconv.FormatUint(all[0], 10))
+		_ = removeAll(prefix + strconv.FormatUint(all[0], 10))
 		all = all[1:]
 	}
 }

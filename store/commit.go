@@ -3,7 +3,6 @@ package store
 import (
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 )
@@ -101,7 +100,7 @@ func (s *Store) append(payload []byte) error {
 	record, chain := appendRecord(nil, s.seq+1, s.chain, payload)
 	if _, err := s.disk.write(s.journal, record); err != nil {
 		// A full disk is no reason to stop for good: what was written of the record is cut off, and the next may fit.
-		if cut := s.journal.Truncate(s.size); cut != nil {
+		if cut := truncate(s.journal, s.size); cut != nil {
 			s.stop(fmt.Errorf("%w: %w", ErrBroken, cut))
 		}
 		return err
@@ -113,6 +112,7 @@ func (s *Store) append(payload []byte) error {
 	s.seq++
 	s.chain = chain
 	s.size += int64(len(record))
+	s.reach()
 	s.writeMark()
 	return nil
 }
@@ -237,12 +237,12 @@ func (s *Store) removeBefore(gen uint64) {
 	}
 	for g := range files.snapshots {
 		if g < gen {
-			os.RemoveAll(filepath.Join(s.dir, snapshotName(g)))
+			_ = removeAll(filepath.Join(s.dir, snapshotName(g)))
 		}
 	}
 	for g := range files.journals {
 		if g < gen {
-			os.RemoveAll(filepath.Join(s.dir, journalName(g)))
+			_ = removeAll(filepath.Join(s.dir, journalName(g)))
 		}
 	}
 }

@@ -114,6 +114,8 @@ func TestNothingAcknowledgedIsLost(t *testing.T) {
 		runs++
 		dir := filepath.Join(top, fmt.Sprint("run", runs), "s")
 		acked, pending := map[string]string{}, map[string]string{}
+		var s *Store
+		var told Position // at any moment
 		p := &powerDisk{dir: dir, files: map[uint64][]byte{}}
 		look := func(what, copied string, d disk) {
 			s, err := open(copied, d)
@@ -124,11 +126,17 @@ func TestNothingAcknowledgedIsLost(t *testing.T) {
 			if s.Damage() != "" || !maps.Equal(got, acked) && !maps.Equal(got, pending) {
 				t.Fatalf("%s: damage %q, contents %v, acknowledged %v, under way %v", what, s.Damage(), got, acked, pending)
 			}
+			if now := s.Position(); told != (Position{}) && (now.ID != told.ID || now.Commits < told.Commits) {
+				t.Fatalf("%s: it is at %+v, and %+v was told", what, now, told)
+			}
 			s.Close()
 			os.RemoveAll(copied)
 		}
 		p.crash = func(step string) {
 			crashes++
+			if s != nil {
+				told = s.Position()
+			}
 			cut := filepath.Join(top, "powercut", "s")
 			p.leave(t, cut)
 			look("power cut before "+step, cut, bootedDisk)
@@ -145,8 +153,8 @@ func TestNothingAcknowledgedIsLost(t *testing.T) {
 			}
 			look("kill before "+step, killed, fastDisk)
 		}
-		s, err := open(dir, p.disk())
-		if err != nil {
+		var err error
+		if s, err = open(dir, p.disk()); err != nil {
 			t.Fatal(err)
 		}
 		defer func() { s.Close() }()

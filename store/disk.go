@@ -21,7 +21,7 @@ type disk struct {
 	trust  bool // checksums, identities and marks are not compared: so a test shows that it would notice
 }
 
-var realDisk = disk{write: (*os.File).Write, sync: (*os.File).Sync, rename: os.Rename, boot: thisBoot}
+var realDisk = disk{write: writeFile, sync: syncFile, rename: rename, boot: thisBoot}
 
 // syncDir makes renames in a directory durable.
 func (d disk) syncDir(dir string) error {
@@ -37,17 +37,17 @@ func (d disk) syncDir(dir string) error {
 // end, ready to be appended to. placed says that the name may be there after a crash, although an error is returned.
 func (d disk) create(path string, chunks func(yield func([]byte) error) error) (_ *os.File, size int64, placed bool, err error) {
 	temp := path + ".tmp"
-	if err := os.RemoveAll(temp); err != nil { // whatever it is
+	if err := removeAll(temp); err != nil { // whatever it is
 		return nil, 0, false, err
 	}
-	f, err := os.OpenFile(temp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o600)
+	f, err := openFile(temp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND)
 	if err != nil {
 		return nil, 0, false, err
 	}
 	defer func() {
 		if err != nil {
 			f.Close()
-			os.Remove(temp) // what stays is removed at the next Open
+			_ = removeAll(temp) // what stays is removed at the next Open
 		}
 	}()
 	err = chunks(func(b []byte) error {
@@ -86,7 +86,7 @@ func (d disk) makeDir(dir string) (odd string, err error) {
 		odd = fmt.Sprintf("it was %s and no directory, and is %s now", kindOf(there.Mode()), to)
 		forget(dir+".damaged-", keptAside)
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeAll(dir); err != nil {
 		return "", err
 	}
 	return odd, d.syncDir(filepath.Dir(dir))
@@ -105,12 +105,12 @@ func (d disk) lockDir(dir string) (f *os.File, odd string, err error) {
 			return nil, "", err
 		}
 		to := filepath.Join(dir, asideName(files.aside))
-		if err := errors.Join(os.MkdirAll(to, 0o700), d.rename(path, filepath.Join(to, lockName))); err != nil {
+		if err := errors.Join(makeAll(to), d.rename(path, filepath.Join(to, lockName))); err != nil {
 			return nil, "", err
 		}
 		odd = fmt.Sprintf("%s was %s, and is in %s now", lockName, kindOf(info.Mode()), to)
 	}
-	f, err = os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	f, err = openFile(path, os.O_CREATE|os.O_RDWR)
 	if err != nil {
 		return nil, "", err
 	}

@@ -97,7 +97,7 @@ func (s *Store) firstMark() error {
 	if s.marked {
 		return nil
 	}
-	if _, err := s.lock.WriteAt(s.newMark().encode(), 0); err != nil {
+	if err := writeAt(s.lock, s.newMark().encode(), 0); err != nil {
 		return fmt.Errorf("mark: %w", err)
 	}
 	if err := s.disk.sync(s.lock); err != nil {
@@ -111,7 +111,7 @@ func (s *Store) firstMark() error {
 // writeMark says what was acknowledged. After an error nothing more is committed before a mark is on disk: a mark that is far
 // behind is taken for an old one.
 func (s *Store) writeMark() {
-	if _, err := s.lock.WriteAt(s.newMark().encode(), 0); err != nil {
+	if err := writeAt(s.lock, s.newMark().encode(), 0); err != nil {
 		s.marked = false
 	}
 }
@@ -125,7 +125,7 @@ func (s *Store) clearMark() error {
 	if err != nil || info.Size() == 0 {
 		return err
 	}
-	if err := s.lock.Truncate(0); err != nil {
+	if err := truncate(s.lock, 0); err != nil {
 		return fmt.Errorf("clear the mark: %w", err)
 	}
 	if err := s.disk.sync(s.lock); err != nil {

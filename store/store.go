@@ -55,7 +55,8 @@ type Store struct {
 	marked   bool   // a mark of this identity is on disk
 	broken   error
 
-	stopped atomic.Pointer[error] // as broken; for who does not wait for the disk
+	stopped atomic.Pointer[error]    // as broken; for who does not wait for the disk
+	reached atomic.Pointer[Position] // nil: not known
 
 	mu     sync.RWMutex // guards the map; never held over a write to the disk
 	values map[string][]byte
@@ -100,6 +101,9 @@ func open(dir string, d disk) (*Store, error) {
 		return fail(err)
 	}
 	_ = s.firstMark() // if it fails, so does Apply
+	if s.broken == nil {
+		s.reach()
+	}
 	return s, nil
 }
 
@@ -111,7 +115,7 @@ func (s *Store) load(lost string) error {
 		return err
 	}
 	for _, temp := range files.temps {
-		if err := os.RemoveAll(filepath.Join(s.dir, temp)); err != nil {
+		if err := removeAll(filepath.Join(s.dir, temp)); err != nil {
 			return err
 		}
 	}
@@ -168,7 +172,7 @@ func (s *Store) resume(r recovery) error {
 	}
 	s.journal, s.size = f, r.end
 	if r.end < r.size {
-		if err := f.Truncate(r.end); err != nil {
+		if err := truncate(f, r.end); err != nil {
 			return fmt.Errorf("cut the torn end of %s: %w", path, err)
 		}
 	}
@@ -227,6 +231,7 @@ func (s *Store) Missed(why string) error {
 	s.damage = note
 	s.removeBefore(s.gen)
 	_ = s.firstMark() // if it fails, so does Apply
+	s.reach()
 	return nil
 }
 

@@ -21,9 +21,9 @@ const (
 	serialOption = "com.docker.network.ipam.serial"   // Swarm's; the order of addresses is ours
 )
 
-// maxTries bounds how often a request goes to the cluster: once for an address that nobody has, once more if another
-// request took it meanwhile, and so on.
-const maxTries = 4
+// maxTries bounds how often a request goes to the cluster: once for what nobody has, and once more whenever another was faster. Of
+// many containers that start at once where blocks are single addresses, one may see most of the others go before it.
+const maxTries = 64
 
 // releaseGrace is how long after the end of its endpoint an address may still be released: the engine tries a call for
 // 15 s. Then `--ip` may have it although the release never came.
@@ -65,10 +65,17 @@ func (l *Ledger) RequestAddress(at Moment, pool, address string, options map[str
 		return l.gateway(at, pool, a.addr)
 	case options[typeOption] != "":
 		return done(fmt.Errorf("option %s=%q: allowed is %s", typeOption, options[typeOption], gatewayType))
-	case a.mac == "" && a.addr.IsValid():
-		return l.undisputed(at, pool, a, func(at Moment, disputed error) Move { return l.replay(at, pool, a, disputed) })
 	}
-	return l.undisputed(at, pool, a, func(at Moment, disputed error) Move { return l.endpoint(at, pool, a, disputed, maxTries) })
+	pool = l.around(pool, a.addr)
+	return l.undisputed(at, pool, a, func(at Moment, disputed error) Move {
+		switch {
+		case !a.addr.IsValid():
+			return l.anywhere(at, pool, a, disputed)
+		case a.mac == "":
+			return l.replay(at, pool, a, disputed)
+		}
+		return l.endpoint(at, pool, a, disputed, maxTries)
+	})
 }
 
 // parseAddress parses "10.1.0.3", and takes "10.1.0.3/24" as well.
@@ -160,18 +167,26 @@ func (l *Ledger) endpoint(at Moment, id string, a ask, disputed error, left int)
 	if err != nil {
 		return done(err)
 	}
-	p.refresh(at)
-	if same := p.repeated(a); same != nil {
-		return p.gives(same.Addr)
+	if in, same := l.repeated(at, p, a); same != nil {
+		return in.gives(same.Addr)
 	}
+	p.refresh(at)
 	if disputed != nil {
 		return done(fmt.Errorf("%s: %w", p.label(), disputed))
+	}
+	if p.Since == unsettled && at.Joined { // the driver is about to bind it again
+		return wait(func(at Moment, err error) Move {
+			if err != nil {
+				return done(p.staleError())
+			}
+			return l.endpoint(at, id, a, nil, left)
+		})
 	}
 	addr := a.addr
 	if addr.IsValid() {
 		err = p.mayTake(at, addr)
 	} else {
-		addr, err = p.pick(at)
+		addr, err = p.pickFor(at, a.name)
 	}
 	again := func(at Moment, err error) Move {
 		switch {
@@ -196,6 +211,9 @@ func (l *Ledger) endpoint(at Moment, id string, a ask, disputed error, left int)
 		return p.claimOf(at, addr, again)
 	case errors.Is(err, errOthers):
 		return l.carve(at, p, addr, again)
+	case errors.Is(err, errGivenUp):
+		owner, _ := p.owner(addr)
+		return p.reclaim(at, owner, again)
 	}
 	return done(err)
 }
@@ -210,7 +228,7 @@ func (l *Ledger) lastly(at Moment, id string, a ask, cause error) Move {
 	if addr, err := p.pick(at); err == nil && !flawed(flawFullAtOnce) {
 		return l.grant(at, p, addr, a)
 	}
-	return done(p.exhausted(at, cause))
+	return done(full{p.exhausted(at, cause)})
 }
 
 // isBound refuses endpoints in a pool whose subnet is a network's of the cluster while nothing says that it is that
@@ -274,10 +292,10 @@ func (p *pool) pick(at Moment) (netip.Addr, error) {
 	case ok:
 		return addr, nil
 	case p.stale:
-		return netip.Addr{}, p.staleError()
+		return netip.Addr{}, full{p.staleError()}
 	case p.Shared == "":
 		total, _ := p.space.counts()
-		return netip.Addr{}, fmt.Errorf("%s: no address left: %d in use of %d in %s", p.label(), p.usedHere(), total, p.rangeOf())
+		return netip.Addr{}, full{fmt.Errorf("%s: no address left: %d in use of %d in %s", p.label(), p.usedHere(), total, p.rangeOf())}
 	}
 	return netip.Addr{}, errNothingFree
 }
@@ -301,6 +319,8 @@ func (l *Ledger) grant(at Moment, p *pool, addr netip.Addr, a ask) Move {
 	if p.rests[addr] {
 		all = append(all, deletion(restKey(p.ID, addr)))
 	}
+	remembered := p.names.clone()
+	all = append(all, remembered.forget(addr)...)
 	n := p.space.part(addr)
 	doubt := at.Now.Sub(l.began) < releaseGrace && (p.space.before[addr] || n >= 0 && p.space.parts[n].vast())
 	if flawed(flawGivenBeforeDisk) {
@@ -314,6 +334,7 @@ func (l *Ledger) grant(at Moment, p *pool, addr netip.Addr, a ask) Move {
 	return write(all, func(at Moment) Move {
 		p.receipts, p.noted = receipts, p.known
 		delete(p.rests, addr)
+		p.names = remembered
 		p.space.take(addr, &lease{leaseRecord: rec, idle: at.Now, doubt: doubt})
 		return p.gives(addr)
 	})

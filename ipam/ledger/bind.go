@@ -131,11 +131,11 @@ func (l *Ledger) record(bindings []binding, record func(binding) poolRecord) Mov
 		for _, b := range bindings {
 			rec := record(b)
 			if rec.Version == 0 {
-				delete(l.pools, b.after.ID)
+				l.set(b.after.ID, nil)
 				continue
 			}
 			b.pool.asked = 0
-			l.pools[rec.ID] = b.pool
+			l.set(rec.ID, b.pool)
 			b.pool.adopt(rec, at)
 		}
 		return done(nil)
@@ -197,6 +197,9 @@ func (l *Ledger) firstBlocks(at Moment, shared string, bindings []binding, n int
 	if l.damaged {
 		b.after.Frozen = since
 	}
+	if flawed(flawNothingFreezes) {
+		b.after.Frozen = 0
+	}
 	had := hasBlock(at, shared, b.after.Subnet)
 	if had && !l.damaged {
 		return l.firstBlocks(at, shared, bindings, n+1, since)
@@ -206,7 +209,8 @@ func (l *Ledger) firstBlocks(at Moment, shared string, bindings []binding, n int
 		_, txn, err := cluster.PlanClaim(at.View, shared, subnet, at.Self)
 		return txn, err
 	}, func(at Moment, err error) Move {
-		if err != nil && !had {
+		// After damage nobody knows whether it was bound before: it goes on without room, too, for its containers run.
+		if err != nil && !had && (!l.damaged || isNoQuorum(err)) {
 			return done(err)
 		}
 		if err != nil { // what is in use is taken over from the frozen blocks; for more there has to be room

@@ -126,7 +126,7 @@ func (l *Ledger) settleQuestion(at Moment, q question) Move {
 func (l *Ledger) answer(at Moment, p *pool, w cluster.Want) Move {
 	p.refresh(at)
 	owner, found := p.owner(w.Addr)
-	if !found || !p.ours(owner) || p.stale {
+	if !found || !p.ours(owner) || p.stale || p.givenUp(owner) { // a block that was given up is nobody's soon, and may be claimed
 		return done(nil)
 	}
 	shared, self := p.Shared, at.Self

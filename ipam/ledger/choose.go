@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"hash/fnv"
 	"net/netip"
+	"slices"
 	"strings"
+
+	"github.com/carricknet/carrick/cluster"
 )
 
 const (
@@ -53,19 +56,20 @@ func parseSubnet(flag, s string) (netip.Prefix, error) {
 	return p, nil
 }
 
-// choose finds a subnet of a family that overlaps nothing in used. With seed "" it is the first, else the search begins at
+// choose finds a subnet of a family that overlaps nothing in used, nor what other hosts use. With seed "" it is the first, else the search begins at
 // a place that the seed decides.
-func choose(pools []netip.Prefix, v6 bool, seed string, used []netip.Prefix) (netip.Prefix, error) {
+func choose(pools []netip.Prefix, v6 bool, seed string, used []netip.Prefix, hosts []cluster.InUse) (netip.Prefix, error) {
 	var said []string
+	used = slices.Clone(used)
+	for _, h := range hosts {
+		used = append(used, h.Prefixes...)
+	}
 	for _, entry := range pools {
 		if entry.Addr().Is6() != v6 {
 			continue
 		}
 		said = append(said, entry.String())
-		bits := max(entry.Bits(), chosen4)
-		if v6 {
-			bits = max(entry.Bits(), chosen6)
-		}
+		bits := chosenBits(entry)
 		count := uint64(1) << min(bits-entry.Bits(), 62)
 		start := uint64(0)
 		if seed != "" {
@@ -84,7 +88,15 @@ func choose(pools []netip.Prefix, v6 bool, seed string, used []netip.Prefix) (ne
 		return netip.Prefix{}, fmt.Errorf("no subnet to choose from: POOLS has none of %s; name one with --subnet", family(v6))
 	}
 	return netip.Prefix{}, fmt.Errorf("no subnet is free in %s (POOLS): each overlaps a network, a route or a name server of "+
-		"this host, or a network of the cluster; name one with --subnet", strings.Join(said, ", "))
+		"this host, or a network of the cluster%s; name one with --subnet", strings.Join(said, ", "), blame(pools, v6, hosts))
+}
+
+// chosenBits is the length of a subnet that is chosen from an entry of POOLS.
+func chosenBits(entry netip.Prefix) int {
+	if entry.Addr().Is6() {
+		return max(entry.Bits(), chosen6)
+	}
+	return max(entry.Bits(), chosen4)
 }
 
 func family(v6 bool) string {

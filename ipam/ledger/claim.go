@@ -33,14 +33,18 @@ func (l *Ledger) claim(at Moment, p *pool, after func(Moment, error) Move) Move 
 		})
 	}
 	p.claiming = true
+	finish := func(at Moment, err error) Move {
+		p.claiming = err != nil && flawed(flawClaimsForEver)
+		return after(at, err)
+	}
+	if b, ok := p.reclaimable(at); ok {
+		return p.reclaim(at, b, finish)
+	}
 	shared, subnet := p.Shared, p.Subnet
 	return agree(at, func(at Moment) (cluster.Txn, error) {
 		_, txn, err := cluster.PlanClaim(at.View, shared, subnet, at.Self)
 		return txn, err
-	}, func(at Moment, err error) Move {
-		p.claiming = err != nil && flawed(flawClaimsForEver)
-		return after(at, err)
-	})
+	}, finish)
 }
 
 // claimOf makes the block around an address ours, if it is still nobody's.
@@ -54,9 +58,7 @@ func (p *pool) claimOf(at Moment, addr netip.Addr, after func(Moment, error) Mov
 
 // claimAhead keeps a spare block for a network, so that containers start when nobody can be asked.
 func (l *Ledger) claimAhead(at Moment, p *pool) Move {
-	p.refresh(at)
-	full := !p.fullAt.IsZero() && at.Now.Sub(p.fullAt) < fullFor
-	if p.Shared == "" || p.stale || full || p.claiming || !p.needsBlock() {
+	if p.refresh(at); !p.mayClaim(at) {
 		return done(nil)
 	}
 	return l.claim(at, p, func(at Moment, err error) Move {
@@ -72,12 +74,22 @@ func (l *Ledger) claimAhead(at Moment, p *pool) Move {
 	})
 }
 
+// mayClaim says whether it is time to claim ahead. The pool is refreshed.
+func (p *pool) mayClaim(at Moment) bool {
+	full := !p.fullAt.IsZero() && at.Now.Sub(p.fullAt) < fullFor
+	return p.Shared != "" && !p.stale && !full && !p.claiming && p.needsBlock()
+}
+
 // needsBlock says whether less than half of what is ours is free; of single addresses, whether less than a few are.
 func (p *pool) needsBlock() bool {
 	total, free := p.space.counts()
 	if p.Subnet.BlockBits() < p.Prefix.Addr().BitLen() {
 		return 2*free < total || total == 0
 	}
-	usable, _ := p.space.count(p.rangeOf())
-	return free < min(maxSpare, max(1, usable/spareShare))
+	return free < p.spare()
+}
+
+// spare is how many single addresses a host keeps in reserve.
+func (p *pool) spare() uint64 {
+	return min(maxSpare, max(1, usable(p.space.subnet, p.rangeOf())/spareShare))
 }

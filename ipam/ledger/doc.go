@@ -12,11 +12,13 @@
 // What follows from that one rule:
 //   - A released address may be given again at once if nothing else is left: nobody else can have it. As long as there is
 //     a choice it rests (cooldown), for others may still have it in their neighbour tables.
+//   - A name that a container had (names.go) brings its address back as long as nobody else has it. It reserves nothing.
 //   - An address inside another host's block is asked for with a fact (carve.go). The owner first notes on disk that it
 //     will not give it, then writes who has it. An address carved out that way stays with the host that asked until it
-//     leaves the network.
-//   - A block stays a host's own until it removes the network or is forgotten. So the host keeps a receipt of each, and hands
-//     out of them although the facts it has after a restart are old and nobody is there to ask. Facts that are older than
+//     gives it back.
+//   - A block stays a host's own until it removes the network, is forgotten, or gives the block up (handback.go), which it notes on
+//     disk before it says so. So the host keeps a receipt of each, and hands out of them although the facts it has after a restart
+//     are old and nobody is there to ask. Facts that are older than
 //     the moment at which the network was bound are not believed.
 //   - If the store was damaged, what was handed out of a block is unknown. The blocks that a network already had when it is
 //     bound again are frozen: nothing is given out of them but what is seen to be in use (Use, and Docker's replay). New

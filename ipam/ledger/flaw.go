@@ -37,4 +37,16 @@ const (
 	flawLoadsNoCarves
 	flawHalfBound
 	flawConflictIsFinal
+	flawNothingFreezes
+	flawFirstSubnetOnly
+	flawReleaseStaysInPool
+	flawRepetitionStaysInPool
+	flawGivenUpIsUsed
+	flawGivenUpNotOnDisk
+	flawReclaimedByItself
+	flawRestingIsHandedBack
+	flawNeededIsHandedBack
+	flawNeverHandedBack
+	flawNamesAreForgotten
+	flawNameTakesWhatIsOthers
 )

@@ -28,6 +28,9 @@ func (l *Ledger) ReleaseAddress(at Moment, pool, address string) Move {
 	if err != nil {
 		return done(err)
 	}
+	if !flawed(flawReleaseStaysInPool) {
+		pool = l.around(pool, addr)
+	}
 	p, err := l.get(pool)
 	if errors.Is(err, errUnknownPool) {
 		return done(nil)
@@ -57,21 +60,32 @@ func (l *Ledger) ReleaseAddress(at Moment, pool, address string) Move {
 // free ends leases, on disk first.
 func (p *pool) free(addrs ...netip.Addr) Move {
 	var all []store.Write
+	remembered := p.names.clone()
 	for _, addr := range addrs {
 		all = append(all, deletion(leaseKey(p.ID, addr)))
-		if !p.space.given(addr) && !p.rests[addr] {
+		all = append(all, remembered.remember(p.space.leases[addr].leaseRecord)...)
+		if !p.shown(addr) && !p.rests[addr] {
 			all = append(all, putRest(restRecord{recordVersion, p.ID, addr}))
 		}
 	}
 	return write(all, func(at Moment) Move {
+		p.names = remembered
 		for _, addr := range addrs {
-			if !p.space.given(addr) {
+			if !p.shown(addr) {
 				p.rests[addr] = true
 			}
 			p.space.release(addr, at.Now)
 		}
 		return done(nil)
 	})
+}
+
+// shown says whether the mark of a part shows, after a start as well, that an address was handed out once. A single address of a
+// subnet with larger blocks has none, and may lie in a block of this host by then.
+func (p *pool) shown(addr netip.Addr) bool {
+	n := p.space.part(addr)
+	lone := n >= 0 && p.space.parts[n].prefix.IsSingleIP() && p.Shared != "" && p.Subnet.BlockBits() < addr.BitLen()
+	return p.space.given(addr) && !lone
 }
 
 // Use says that an endpoint has addresses of a network. It fails, and changes nothing, if one was not handed out or is
@@ -151,9 +165,12 @@ func (l *Ledger) Unuse(_ Moment, endpoint string) Move {
 // Sweep releases leases of networks whose endpoint never came, or went without a release: when they were idle for too long
 // at two looks. In pools of other drivers nobody says what is in use, so there nothing is swept, but for pools that nothing
 // at all became of.
+//
+// It looks for blocks that are not needed, too, which Keep gives back then.
 func (l *Ledger) Sweep(at Moment) Move {
 	var steps []func(Moment) Move
 	for _, p := range l.ordered() {
+		p.look(at, l.asking)
 		if !flawed(flawNeverSwept) {
 			steps = append(steps, func(at Moment) Move { return l.sweep(at, p) })
 		}
@@ -167,6 +184,9 @@ func (l *Ledger) sweep(at Moment, p *pool) Move {
 		return l.drop(p)
 	}
 	p.refresh(at)
+	if at.Now.Sub(l.began) >= releaseGrace {
+		clear(p.space.before)
+	}
 	var idle []netip.Addr
 	for _, addr := range slices.SortedFunc(maps.Keys(p.space.leases), netip.Addr.Compare) {
 		switch had := p.space.leases[addr]; {

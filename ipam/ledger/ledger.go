@@ -24,14 +24,18 @@ const AnswerTime = 8 * time.Second
 // Ledger is what this host has handed out and what it may hand out. It is to be used by one goroutine at a time.
 type Ledger struct {
 	ranges  []netip.Prefix // POOLS
+	quiet   time.Duration  // how long a block has to have been empty before it is given back
 	damaged bool           // the store was found damaged once
 	began   time.Time
 
 	pools  map[string]*pool
+	order  []*pool           // the same by their identifiers; nil: to be made
 	serial uint64            // of RequestPool, so that the newest of two provisional pools is known
 	alarms map[string]string // pool id and kind -> sentence
 	asking map[question]int  // requests that wait for its answer
 	notes  []Note
+
+	occupied occupied
 }
 
 // Note is a line for the log.
@@ -41,10 +45,10 @@ type Note struct {
 	Err    error // it is a warning, for this reason; nil: it is worth knowing
 }
 
-// New reads what the store has, which read yields by the beginnings of keys. ranges are where subnets are chosen from. It fails
-// only if a newer version has written the store.
-func New(read func(prefix string) iter.Seq2[string, []byte], ranges []netip.Prefix, at Moment) (*Ledger, error) {
-	l := &Ledger{ranges: ranges, began: at.Now, pools: map[string]*pool{}, alarms: map[string]string{}, asking: map[question]int{}}
+// New reads what the store has, which read yields by the beginnings of keys. ranges are where subnets are chosen from, quiet is how
+// long a block has to have been empty before it is given back (QuietTime). It fails only if a newer version has written the store.
+func New(read func(prefix string) iter.Seq2[string, []byte], ranges []netip.Prefix, quiet time.Duration, at Moment) (*Ledger, error) {
+	l := &Ledger{ranges: ranges, quiet: quiet, began: at.Now, pools: map[string]*pool{}, alarms: map[string]string{}, asking: map[question]int{}}
 	for range read(KeyDamaged) {
 		l.damaged = true
 	}
@@ -60,11 +64,16 @@ func (l *Ledger) load(read func(prefix string) iter.Seq2[string, []byte], at Mom
 	nexts := map[string]map[netip.Prefix]netip.Addr{}
 	err := errors.Join(
 		each(read(belowPool), func(rec poolRecord) {
-			l.pools[rec.ID] = newPool(rec)
+			l.set(rec.ID, newPool(rec))
 			nexts[rec.ID] = map[netip.Prefix]netip.Addr{}
 		}),
 		each(read(belowLease), func(rec leaseRecord) { leases = append(leases, rec) }),
 		each(read(belowRest), func(rec restRecord) { rests = append(rests, rec) }),
+		each(read(belowName), func(rec nameRecord) {
+			if p := l.pools[rec.Pool]; p != nil {
+				p.names.load(rec)
+			}
+		}),
 		each(read(belowNext), func(rec nextRecord) {
 			if nexts[rec.Pool] != nil {
 				nexts[rec.Pool][rec.Part] = rec.Next
@@ -79,6 +88,11 @@ func (l *Ledger) load(read func(prefix string) iter.Seq2[string, []byte], at Mom
 			if p := l.pools[rec.Pool]; p != nil {
 				p.receipts[rec.Prefix] = rec
 			}
+		}),
+		each(read(belowGiven), func(rec givenRecord) {
+			if p := l.pools[rec.Pool]; p != nil {
+				p.given[rec.Prefix] = rec
+			}
 		}))
 	if err != nil {
 		return err
@@ -86,6 +100,7 @@ func (l *Ledger) load(read func(prefix string) iter.Seq2[string, []byte], at Mom
 	for _, rec := range leases {
 		if p := l.pools[rec.Pool]; p != nil && (rec.Endpoint != "" || !flawed(flawLoadsNoLeases)) {
 			p.space.take(rec.Addr, &lease{leaseRecord: rec, idle: at.Now, doubt: rec.Endpoint == "" && !rec.Gone})
+			p.space.before[rec.Addr] = true
 		}
 	}
 	for _, p := range l.ordered() {
@@ -117,13 +132,23 @@ func (l *Ledger) get(id string) (*pool, error) {
 
 var errUnknownPool = errors.New("is not known")
 
-// ordered are the pools by their identifiers.
-func (l *Ledger) ordered() []*pool {
-	var all []*pool
-	for _, id := range slices.Sorted(maps.Keys(l.pools)) {
-		all = append(all, l.pools[id])
+// set makes a pool known; nil: no longer.
+func (l *Ledger) set(id string, p *pool) {
+	if l.order = nil; p == nil {
+		delete(l.pools, id)
+		return
 	}
-	return all
+	l.pools[id] = p
+}
+
+// ordered are the pools by their identifiers. The slice is not to be changed.
+func (l *Ledger) ordered() []*pool {
+	if l.order == nil {
+		for _, id := range slices.Sorted(maps.Keys(l.pools)) {
+			l.order = append(l.order, l.pools[id])
+		}
+	}
+	return l.order
 }
 
 // bound is the pool of a network that an address lies in.
@@ -149,7 +174,7 @@ func (l *Ledger) drop(pools ...*pool) Move {
 	var m Move
 	for _, p := range pools {
 		m.Writes = append(m.Writes, deletion(belowPool+p.ID))
-		for _, below := range []string{belowLease, belowRest, belowNext, belowCarve, belowBlock} {
+		for _, below := range []string{belowLease, belowRest, belowName, belowNext, belowCarve, belowBlock, belowGiven} {
 			if below != belowLease || !flawed(flawLeasesStay) {
 				m.Drop = append(m.Drop, below+p.ID+"/")
 			}
@@ -158,7 +183,7 @@ func (l *Ledger) drop(pools ...*pool) Move {
 	m.Kind, m.next = Write, func(_ Moment, err error) Move {
 		for _, p := range pools {
 			if err == nil {
-				delete(l.pools, p.ID)
+				l.set(p.ID, nil)
 				l.clearAlarms(p.ID)
 			}
 		}

@@ -21,6 +21,7 @@ type pool struct {
 	asked    int  // times that a chosen subnet was asked for again
 	claiming bool // a block is being claimed
 	rests    map[netip.Addr]bool
+	names    names // of containers that are gone
 
 	// What the facts say of a network of the cluster, as of the view with this index.
 	viewed uint64
@@ -29,15 +30,20 @@ type pool struct {
 	noted  bool // the receipts are as it says
 	joined bool
 	self   string
-	blocks []cluster.Block
+	blocks cluster.Owners
 	// excluded are addresses of ours that are given, or being given, to other hosts.
 	excluded map[netip.Addr]carveRecord
 	receipts map[netip.Prefix]blockRecord
-	fullAt   time.Time // when no block could be claimed ahead
+	given    map[netip.Prefix]givenRecord // blocks that were given up
+	looked   bool                         // for blocks that are not needed, and nothing was done about it yet
+	fullAt   time.Time                    // when no block could be claimed ahead
 }
 
 func newPool(rec poolRecord) *pool {
-	p := &pool{poolRecord: rec, rests: map[netip.Addr]bool{}, excluded: map[netip.Addr]carveRecord{}, receipts: map[netip.Prefix]blockRecord{}}
+	p := &pool{
+		poolRecord: rec, names: newNames(), rests: map[netip.Addr]bool{}, excluded: map[netip.Addr]carveRecord{},
+		receipts: map[netip.Prefix]blockRecord{}, given: map[netip.Prefix]givenRecord{},
+	}
 	p.space = newSpace(p.subnet())
 	return p
 }
@@ -66,16 +72,17 @@ func (p *pool) refresh(at Moment) {
 	}
 	p.known, p.noted, p.joined, p.viewed, p.self = true, false, at.Joined, at.View.Index(), at.Self
 	if !at.Joined { // SECRET was taken away: whose addresses are whose is not known
-		p.stale, p.blocks = true, nil
+		p.stale, p.blocks = true, cluster.Owners{}
 		p.space.setParts(nil, nil, at.Now)
 		return
 	}
 	p.stale = at.View.Index() < p.Since && !flawed(flawStaleIsFresh)
 	p.blocks = p.believed(at.View)
 	var parts []netip.Prefix
-	for _, b := range p.blocks {
+	for _, b := range p.blocks.All() {
 		inRange := p.rangeOf().Contains(b.Prefix.Addr()) && b.Prefix.Bits() >= p.rangeOf().Bits()
-		if (inRange || flawed(flawRangeIsIgnored)) && p.ours(b) && !p.frozen(b) && (len(parts) == 0 || !parts[len(parts)-1].Overlaps(b.Prefix)) {
+		ours := p.ours(b) && !p.frozen(b) && (!p.givenUp(b) || flawed(flawGivenUpIsUsed))
+		if (inRange || flawed(flawRangeIsIgnored)) && ours && (len(parts) == 0 || !parts[len(parts)-1].Overlaps(b.Prefix)) {
 			parts = append(parts, b.Prefix)
 		}
 	}
@@ -84,30 +91,34 @@ func (p *pool) refresh(at Moment) {
 
 // believed are the blocks that a view shows, and those of ours that it is too old to show. A view from before the binding
 // shows nothing that counts.
-func (p *pool) believed(view cluster.View) []cluster.Block {
-	var blocks []cluster.Block
-	shown := map[netip.Prefix]bool{}
+func (p *pool) believed(view cluster.View) cluster.Owners {
+	var shown cluster.Owners
 	if !p.stale {
-		blocks = view.Blocks(p.Shared)
+		shown = view.Owners(p.Shared)
 	}
-	for _, b := range blocks {
-		shown[b.Prefix] = true
-	}
+	more := map[netip.Prefix]cluster.Block{}
 	for _, prefix := range slices.SortedFunc(maps.Keys(p.receipts), comparePrefixes) {
 		r := p.receipts[prefix]
 		if !p.stale && r.Index <= view.Index() || r.Node != "" && r.Node != p.self && !flawed(flawOldIdentity) {
 			continue
 		}
-		blocks = slices.DeleteFunc(blocks, func(b cluster.Block) bool { return b.Prefix == r.Prefix })
-		blocks = append(blocks, cluster.Block{Prefix: r.Prefix, Node: p.self, Index: r.Index})
+		more[prefix] = cluster.Block{Prefix: prefix, Node: p.self, Index: r.Index}
 		for _, addr := range r.Carved {
-			if single := netip.PrefixFrom(addr, addr.BitLen()); !shown[single] {
-				blocks = append(blocks, cluster.Block{Prefix: single})
+			single := netip.PrefixFrom(addr, addr.BitLen())
+			if have, ok := shown.Block(addr); !ok || have.Prefix != single {
+				more[single] = cluster.Block{Prefix: single}
 			}
 		}
 	}
-	slices.SortStableFunc(blocks, func(a, b cluster.Block) int { return comparePrefixes(a.Prefix, b.Prefix) })
-	return blocks
+	if len(more) == 0 {
+		return shown
+	}
+	for _, b := range shown.All() {
+		if _, there := more[b.Prefix]; !there {
+			more[b.Prefix] = b
+		}
+	}
+	return cluster.OwnersOf(slices.Collect(maps.Values(more)))
 }
 
 // receipt is what a pool's receipts should be, by the facts, and the writes that make them so.
@@ -117,14 +128,22 @@ func (p *pool) receipt() ([]store.Write, map[netip.Prefix]blockRecord) {
 	}
 	receipts := map[netip.Prefix]blockRecord{}
 	var all []store.Write
-	for _, b := range p.blocks {
+	var others []netip.Addr // single addresses that others have
+	for _, b := range p.blocks.All() {
+		if b.Prefix.IsSingleIP() && !p.ours(b) {
+			others = append(others, b.Prefix.Addr())
+		}
+	}
+	for _, b := range p.blocks.All() {
 		if !p.ours(b) {
 			continue
 		}
 		rec := blockRecord{Version: recordVersion, Pool: p.ID, Prefix: b.Prefix, Node: p.self, Index: b.Index}
-		for _, other := range p.blocks {
-			if other.Prefix.IsSingleIP() && !p.ours(other) && b.Prefix.Contains(other.Prefix.Addr()) {
-				rec.Carved = append(rec.Carved, other.Prefix.Addr())
+		if !b.Prefix.IsSingleIP() {
+			for _, addr := range others {
+				if b.Prefix.Contains(addr) {
+					rec.Carved = append(rec.Carved, addr)
+				}
 			}
 		}
 		receipts[b.Prefix] = rec
@@ -150,8 +169,8 @@ func (p *pool) frozen(b cluster.Block) bool { return b.Index <= p.Frozen }
 // barred are the addresses that lie in blocks of ours and are not ours to give.
 func (p *pool) barred() map[netip.Addr]bool {
 	barred := map[netip.Addr]bool{}
-	for _, b := range p.blocks {
-		if b.Prefix.IsSingleIP() && (!p.ours(b) || p.frozen(b)) && !flawed(flawCarvedIsGiven) {
+	for _, b := range p.blocks.All() {
+		if b.Prefix.IsSingleIP() && (!p.ours(b) || p.frozen(b) || p.givenUp(b)) && !flawed(flawCarvedIsGiven) {
 			barred[b.Prefix.Addr()] = true
 		}
 	}
@@ -162,15 +181,7 @@ func (p *pool) barred() map[netip.Addr]bool {
 }
 
 // owner is the longest block around an address.
-func (p *pool) owner(addr netip.Addr) (cluster.Block, bool) {
-	var owner cluster.Block
-	for _, b := range p.blocks {
-		if b.Prefix.Contains(addr) && (!owner.Prefix.IsValid() || b.Prefix.Bits() > owner.Prefix.Bits()) {
-			owner = b
-		}
-	}
-	return owner, owner.Prefix.IsValid()
-}
+func (p *pool) owner(addr netip.Addr) (cluster.Block, bool) { return p.blocks.Block(addr) }
 
 // mayGive says why an address that is asked for is not ours to give; nil: it is. The pool is refreshed.
 func (p *pool) mayGive(addr netip.Addr) error {
@@ -186,10 +197,12 @@ func (p *pool) mayGive(addr netip.Addr) error {
 		return errNobodys
 	case !p.ours(owner) && !flawed(flawExplicitIsOthers):
 		return errOthers
+	case p.givenUp(owner) && !flawed(flawGivenUpIsUsed):
+		return errGivenUp
 	case excluded:
 		return fmt.Errorf("address %s is being given to another host that asked for it", addr)
 	case p.frozen(owner):
-		return fmt.Errorf("address %s is in block %s, which is frozen: what was handed out of it was lost with a damaged store. "+
+		return fmt.Errorf("address %s is in block %s, which is frozen: what was handed out of it was lost with a damaged or older store. "+
 			"Remove the network from this host and create it again", addr, owner.Prefix)
 	}
 	return nil
@@ -198,6 +211,9 @@ func (p *pool) mayGive(addr netip.Addr) error {
 func (p *pool) staleError() error {
 	if !p.joined {
 		return fmt.Errorf("%s belongs to a network of a cluster, and this host is in none: SECRET is not set", p.label())
+	}
+	if p.Since == unsettled {
+		return noQuorum("%s: it is not known yet what of it is this host's: waiting for the cluster", p.label())
 	}
 	return noQuorum("%s: what this host knows of the cluster (log entry %d) is older than its own part in the network (%d): "+
 		"waiting for the cluster", p.label(), p.viewed, p.Since)

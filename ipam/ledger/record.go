@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -26,9 +25,11 @@ const (
 	belowPool  = "pool/"
 	belowLease = "lease/"
 	belowRest  = "rest/"
+	belowName  = "name/"
 	belowNext  = "next/"
 	belowCarve = "carve/"
 	belowBlock = "block/"
+	belowGiven = "given/"
 )
 
 // poolRecord is a pool on disk, below belowPool.
@@ -86,8 +87,8 @@ type carveRecord struct {
 	Seen    uint64     `json:"seen"` // newest log entry we knew when we noted this
 }
 
-// blockRecord is the receipt of a block of ours. It stays ours until the network is removed from this host, so it is good
-// when the facts on this host are older than it: after a restart that reaches nobody.
+// blockRecord is the receipt of a block of ours. It stays ours until the network is removed from this host or the block is given
+// up (givenRecord), so it is good when the facts on this host are older than it: after a restart that reaches nobody.
 type blockRecord struct {
 	Version int          `json:"v"`
 	Pool    string       `json:"pool"`
@@ -97,15 +98,35 @@ type blockRecord struct {
 	Carved  []netip.Addr `json:"carved,omitempty"` // addresses in it that were another host's already
 }
 
+// givenRecord is a block that this host has given up, to give it back: its grants up to Index count no more, whatever the facts
+// on this host show.
+type givenRecord struct {
+	Version int          `json:"v"`
+	Pool    string       `json:"pool"`
+	Prefix  netip.Prefix `json:"prefix"`
+	Index   uint64       `json:"index"` // log entry that gave it
+}
+
 type damagedRecord struct {
 	Version int `json:"v"`
 }
+
+func (r poolRecord) version() int  { return r.Version }
+func (r leaseRecord) version() int { return r.Version }
+func (r restRecord) version() int  { return r.Version }
+func (r nextRecord) version() int  { return r.Version }
+func (r carveRecord) version() int { return r.Version }
+func (r blockRecord) version() int { return r.Version }
+func (r givenRecord) version() int { return r.Version }
 
 func leaseKey(pool string, addr netip.Addr) string { return belowLease + pool + "/" + addr.String() }
 func restKey(pool string, addr netip.Addr) string  { return belowRest + pool + "/" + addr.String() }
 func carveKey(pool string, addr netip.Addr) string { return belowCarve + pool + "/" + addr.String() }
 func blockKey(pool string, block netip.Prefix) string {
 	return belowBlock + pool + "/" + block.String()
+}
+func givenKey(pool string, block netip.Prefix) string {
+	return belowGiven + pool + "/" + block.String()
 }
 
 func putPool(rec poolRecord) store.Write   { return put(belowPool+rec.ID, rec) }
@@ -114,6 +135,7 @@ func putRest(rec restRecord) store.Write   { return put(restKey(rec.Pool, rec.Ad
 func putNext(rec nextRecord) store.Write   { return put(belowNext+rec.Pool+"/"+rec.Part.String(), rec) }
 func putCarve(rec carveRecord) store.Write { return put(carveKey(rec.Pool, rec.Addr), rec) }
 func putBlock(rec blockRecord) store.Write { return put(blockKey(rec.Pool, rec.Prefix), rec) }
+func putGiven(rec givenRecord) store.Write { return put(givenKey(rec.Pool, rec.Prefix), rec) }
 
 func deletion(key string) store.Write { return store.Write{Key: key} }
 
@@ -131,17 +153,18 @@ func put(key string, record any) store.Write {
 }
 
 // each decodes records. One of another version ends it.
-func each[T any](records iter.Seq2[string, []byte], do func(T)) error {
+func each[T interface{ version() int }](records iter.Seq2[string, []byte], do func(T)) error {
 	for key, raw := range records {
-		var version struct {
-			Version int `json:"v"`
-		}
 		var rec T
-		if err := errors.Join(json.Unmarshal(raw, &version), json.Unmarshal(raw, &rec)); err != nil {
+		err := json.Unmarshal(raw, &rec)
+		if err != nil || rec.version() != recordVersion {
+			var v struct { // of a newer one nothing else may be as it is here
+				Version int `json:"v"`
+			}
+			if err := json.Unmarshal(raw, &v); err == nil && v.Version != recordVersion {
+				return fmt.Errorf("%s has format version %d, this program knows %d", key, v.Version, recordVersion)
+			}
 			return fmt.Errorf("%s: %w", key, err)
-		}
-		if version.Version != recordVersion {
-			return fmt.Errorf("%s has format version %d, this program knows %d", key, version.Version, recordVersion)
 		}
 		do(rec)
 	}

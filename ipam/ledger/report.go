@@ -102,7 +102,7 @@ func (p *PoolStatus) add() {
 	}
 	p.Unclaimed = p.Usable
 	for _, b := range p.Blocks {
-		if !p.Range.Contains(b.Prefix.Addr()) {
+		if !p.Range.Contains(b.Prefix.Addr()) || b.GivenUp {
 			continue
 		}
 		p.Unclaimed -= min(p.Unclaimed, b.Size)
@@ -129,6 +129,12 @@ func (p *PoolStatus) add() {
 
 // usable is how many addresses of a part of a subnet may be endpoints', at most 2^62.
 func usable(s cluster.Subnet, part netip.Prefix) uint64 {
+	if part.IsSingleIP() {
+		if s.Usable(part.Addr()) {
+			return 1
+		}
+		return 0
+	}
 	all := min(cluster.BlockSize(part), 1<<62)
 	var not []netip.Addr // each once: the gateway may be an auxiliary address as well
 	except := func(a netip.Addr) {

@@ -100,7 +100,7 @@ func (l *Ledger) chosen(at Moment, r PoolRequest, inUse []netip.Prefix) Move {
 			seed = fmt.Sprint(at.Seed)
 		}
 	}
-	candidate, err := choose(l.ranges, r.V6, seed, used)
+	candidate, err := choose(l.ranges, r.V6, seed, used, at.elsewhere())
 	switch {
 	case err != nil:
 		// The network may have a subnet already. One that is looked for here and not written is never used.
@@ -188,7 +188,7 @@ func (l *Ledger) provisional(at Moment, r PoolRequest, subnet, rng netip.Prefix)
 	return l.change(p, rec, func(at Moment) Move {
 		l.serial++
 		p.serial, p.made = l.serial, at.Now
-		l.pools[id] = p
+		l.set(id, p)
 		return p.told()
 	})
 }

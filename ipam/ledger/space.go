@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"encoding/binary"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -31,9 +32,13 @@ type space struct {
 	barred map[netip.Addr]bool // not ours to give although they lie in a part
 	nexts  map[netip.Prefix]netip.Addr
 	freed  map[netip.Addr]uint64 // serial of the entry in queue that counts
-	before map[netip.Addr]bool   // of those: freed before this process began
+	before map[netip.Addr]bool   // given before this process began, whoever has had them since; until releaseGrace is over
 	queue  []freedAddr           // oldest first
 	serial uint64
+	quiet  map[netip.Prefix]time.Time // blocks that were empty when last looked at, and since when
+	// What counts said last, until something of it changes.
+	counted     bool
+	total, free uint64
 }
 
 // part is a range of addresses that are all ours to give.
@@ -68,8 +73,13 @@ func (p part) vast() bool { return p.prefix.Addr().Is6() && 128-p.prefix.Bits() 
 // setParts says what is ours now. What was barred and is not any more was in use elsewhere, so it rests. So does a part of one
 // address that is new here: where blocks are that small, they go from host to host.
 func (s *space) setParts(prefixes []netip.Prefix, barred map[netip.Addr]bool, now time.Time) {
+	s.counted = false
 	for _, p := range s.parts {
 		s.nexts[p.prefix] = p.next
+		if p.prefix.IsSingleIP() && !slices.ContainsFunc(prefixes, func(other netip.Prefix) bool { return other.Contains(p.prefix.Addr()) }) {
+			delete(s.nexts, p.prefix) // should it come again it is new
+			delete(s.freed, p.prefix.Addr())
+		}
 	}
 	s.parts = nil
 	for _, prefix := range prefixes {
@@ -88,7 +98,7 @@ func (s *space) setParts(prefixes []netip.Prefix, barred map[netip.Addr]bool, no
 	}
 	before := s.barred
 	s.barred = barred
-	for addr := range before {
+	for _, addr := range slices.SortedFunc(maps.Keys(before), netip.Addr.Compare) {
 		if !barred[addr] && s.leases[addr] == nil {
 			s.rest(addr, now)
 		}
@@ -97,7 +107,8 @@ func (s *space) setParts(prefixes []netip.Prefix, barred map[netip.Addr]bool, no
 
 // resume takes over, after a restart, how far each part was used: what is free below that was given once, and rests.
 func (s *space) resume(nexts map[netip.Prefix]netip.Addr, now time.Time) {
-	for prefix, next := range nexts {
+	for _, prefix := range slices.SortedFunc(maps.Keys(nexts), comparePrefixes) {
+		next := nexts[prefix]
 		s.nexts[prefix] = next
 		left := 2 * manyFreed // more there cannot be, but for a bound against foreign numbers
 		for a := prefix.Addr(); prefix.Contains(a) && a != next && left > 0; a = a.Next() {
@@ -119,9 +130,16 @@ func (s *space) mine(addr netip.Addr) bool {
 	return s.part(addr) >= 0 && (s.subnet.Usable(addr) || flawed(flawGatewayIsGiven)) && !s.barred[addr] && s.leases[addr] == nil
 }
 
-// part is the index of the part an address lies in, or -1.
+// part is the index of the part an address lies in, or -1. Parts are in order, and do not overlap.
 func (s *space) part(addr netip.Addr) int {
-	return slices.IndexFunc(s.parts, func(p part) bool { return p.prefix.Contains(addr) })
+	n, there := slices.BinarySearchFunc(s.parts, addr, func(p part, addr netip.Addr) int { return p.prefix.Addr().Compare(addr) })
+	if there {
+		return n
+	}
+	if n > 0 && s.parts[n-1].prefix.Contains(addr) {
+		return n - 1
+	}
+	return -1
 }
 
 // pick finds an address for an endpoint that wants any: one never given, the lowest first; else the one that was released
@@ -202,9 +220,9 @@ func (s *space) draw(p part, random *rand.Rand) (netip.Addr, bool) {
 
 // take hands an address out.
 func (s *space) take(addr netip.Addr, l *lease) {
-	s.leases[addr] = l
+	s.leases[addr], s.counted = l, false
+	s.stir(addr)
 	delete(s.freed, addr)
-	delete(s.before, addr)
 	if n := s.part(addr); n >= 0 && s.parts[n].next == addr {
 		s.parts[n].next = addr.Next()
 	}
@@ -222,12 +240,20 @@ func (s *space) after(addr netip.Addr) (netip.Prefix, netip.Addr, bool) {
 // release takes an address back.
 func (s *space) release(addr netip.Addr, now time.Time) {
 	delete(s.leases, addr)
+	s.counted = false
+	s.stir(addr)
 	s.rest(addr, now)
 }
 
-// rest lets a free address wait for its turn. Of a vast part it is not needed: it is drawn again in a million years.
+// stir notes that something has happened about an address.
+func (s *space) stir(addr netip.Addr) {
+	maps.DeleteFunc(s.quiet, func(block netip.Prefix, _ time.Time) bool { return block.Contains(addr) })
+}
+
+// rest lets a free address wait for its turn. Of a vast part it is not needed: it is drawn again in a million years. One that lies in
+// no part may come back with one.
 func (s *space) rest(addr netip.Addr, now time.Time) {
-	if n := s.part(addr); n >= 0 && !s.parts[n].vast() {
+	if n := s.part(addr); n < 0 || !s.parts[n].vast() {
 		s.push(addr, now)
 	}
 }
@@ -238,10 +264,11 @@ func (s *space) remember(addr netip.Addr, now time.Time) {
 	s.before[addr] = true
 }
 
-// given says whether a part's mark shows that an address was handed out once. Of a vast part nothing does, and nothing has to.
+// given says whether a part's mark shows that an address was handed out once. Of a vast part nothing does, and nothing has to. What
+// lies in no part may come back with one that has no mark yet.
 func (s *space) given(addr netip.Addr) bool {
 	n := s.part(addr)
-	return n < 0 || s.parts[n].vast() || !s.parts[n].next.IsValid() || addr.Less(s.parts[n].next)
+	return n >= 0 && (s.parts[n].vast() || !s.parts[n].next.IsValid() || addr.Less(s.parts[n].next))
 }
 
 func (s *space) push(addr netip.Addr, now time.Time) {
@@ -253,39 +280,44 @@ func (s *space) push(addr netip.Addr, now time.Time) {
 	}
 }
 
-// count is how many addresses of a part may be endpoints', and how many are free. Beyond 2^62 it says 2^62.
+// count is how many addresses of a prefix may be endpoints', and how many are free. Beyond 2^62 it says 2^62.
 func (s *space) count(p netip.Prefix) (total, free uint64) {
-	total = min(cluster.BlockSize(p), 1<<62)
-	gone := map[netip.Addr]bool{s.subnet.Gateway: true, s.subnet.Prefix.Masked().Addr(): true, last(s.subnet.Prefix): true}
-	for _, a := range s.subnet.Aux {
-		gone[a] = true
-	}
-	for a := range gone {
-		if p.Contains(a) && !s.subnet.Usable(a) {
-			total--
-		}
-	}
-	free = total
+	total = usable(s.subnet, p)
+	used := uint64(0)
 	for a := range s.leases {
-		if p.Contains(a) && s.subnet.Usable(a) && free > 0 {
-			free--
+		if p.Contains(a) && s.subnet.Usable(a) {
+			used++
 		}
 	}
 	for a := range s.barred {
-		if p.Contains(a) && s.subnet.Usable(a) && s.leases[a] == nil && free > 0 {
-			free--
+		if p.Contains(a) && s.subnet.Usable(a) && s.leases[a] == nil {
+			used++
 		}
 	}
-	return total, free
+	return total, total - min(used, total)
 }
 
 // counts are the sums over all parts.
 func (s *space) counts() (total, free uint64) {
-	for _, p := range s.parts {
-		t, f := s.count(p.prefix)
-		total, free = min(total+t, 1<<62), min(free+f, 1<<62)
+	if s.counted {
+		return s.total, s.free
 	}
-	return total, free
+	for _, p := range s.parts {
+		total = min(total+usable(s.subnet, p.prefix), 1<<62)
+	}
+	used := uint64(0)
+	for a := range s.leases {
+		if s.part(a) >= 0 && s.subnet.Usable(a) {
+			used++
+		}
+	}
+	for a := range s.barred {
+		if s.part(a) >= 0 && s.subnet.Usable(a) && s.leases[a] == nil {
+			used++
+		}
+	}
+	s.counted, s.total, s.free = true, total, total-min(used, total)
+	return s.total, s.free
 }
 
 // last is the highest address of a prefix.

@@ -54,6 +54,7 @@ type BlockStatus struct {
 	Silent   time.Time    `json:"silent,omitzero"`    // since when it does not answer; zero: it does, or since before this start
 	Mine     bool         `json:"mine,omitempty"`     // of this host
 	Frozen   bool         `json:"frozen,omitempty"`   // of ours: nothing is given out of it
+	GivenUp  bool         `json:"given_up,omitempty"` // of ours: on its way back to the cluster
 	Stranded bool         `json:"stranded,omitempty"` // nobody is given any of it until its host answers, or is forgotten
 	Size     uint64       `json:"size"`               // addresses for endpoints, without those of blocks inside it
 	Used     *int         `json:"used,omitempty"`     // on another host: as it tells; nil: this host does not hear of it
@@ -116,12 +117,14 @@ func (p *pool) status(at Moment, hosts hosts) PoolStatus {
 	}
 	slices.SortFunc(s.Leases, func(a, b LeaseStatus) int { return a.Addr.Compare(b.Addr) })
 	if p.Shared != "" && at.Joined {
-		s.Blocks = blocksOf(s, p.blocks, at.View, hosts)
+		s.Blocks = blocksOf(s, p.blocks.All(), at.View, hosts)
 		for n, b := range s.Blocks {
 			switch {
 			case !b.Mine:
 			case p.frozen(cluster.Block{Index: b.Entry}):
 				s.Blocks[n].Frozen = true
+			case p.givenUp(cluster.Block{Prefix: b.Prefix, Node: b.node, Index: b.Entry}):
+				s.Blocks[n].GivenUp = true
 			default:
 				_, s.Blocks[n].Free = p.space.count(b.Prefix)
 			}
@@ -166,7 +169,7 @@ func (l *Ledger) Alarms(at Moment) []string {
 			all = append(all, p.strayAlarms(at.View)...)
 		}
 		var frozen []string
-		for _, b := range p.blocks {
+		for _, b := range p.blocks.All() {
 			if p.ours(b) && p.frozen(b) && p.Prefix.Overlaps(b.Prefix) {
 				frozen = append(frozen, b.Prefix.String())
 			}

@@ -90,7 +90,9 @@ func (p PoolStatus) ours(addr netip.Addr, block BlockStatus) (AddressState, stri
 	case p.Absent():
 		return StateUnknown, "the network is not on this host any more"
 	case block.Frozen:
-		return StateUnknown, "the block is frozen: what was handed out of it was lost with a damaged store"
+		return StateUnknown, "the block is frozen: what was handed out of it was lost with a damaged or older store"
+	case block.GivenUp:
+		return StateUnknown, "this host is giving the block back"
 	case given:
 		return StateUnknown, "it is being given to another host, which asked for it"
 	}

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/carricknet/carrick/cluster"
 	"github.com/carricknet/carrick/ipam/ledger"
+	"github.com/carricknet/carrick/store"
 )
 
 // breaks says that a promise is broken. The history ends there.
@@ -24,7 +26,10 @@ func (w *world) breaks(format string, args ...any) {
 // given takes note of an address that was answered: nobody else may have it, it must be on disk, and one that may be had.
 func (w *world) given(c *container) {
 	w.figures.Given++
-	s := c.nw.def.subnet
+	s, n := c.nw.def.of(c.addr)
+	if n > 0 && !c.explicit {
+		w.figures.Second++
+	}
 	w.say("%s gets %s", c, c.addr)
 	switch {
 	case !s.Usable(c.addr):
@@ -40,10 +45,10 @@ func (w *world) holds(c *container) {
 		return // the others do not listen to it any more
 	}
 	if other := w.holders[c.place()]; other != nil {
-		w.breaks("%s and %s both have %s of %s", other, c, c.addr, c.nw.def.subnet.Prefix)
+		w.breaks("%s and %s both have %s of %s", other, c, c.addr, c.nw.def)
 		return
 	}
-	c.holds = true
+	c.holds, c.lease = true, "lease/"+c.nw.pool(c.addr)+"/"+c.addr.String()
 	w.holders[c.place()] = c
 	w.owned(c)
 	if !c.leased() {
@@ -51,7 +56,7 @@ func (w *world) holds(c *container) {
 	}
 }
 
-func (c *container) leased() bool { return c.h.disk["lease/"+c.nw.pool+"/"+c.addr.String()] != nil }
+func (c *container) leased() bool { return c.h.disk[c.lease] != nil }
 
 // lets takes note that a container has no address any more.
 func (w *world) lets(c *container) {
@@ -61,9 +66,10 @@ func (w *world) lets(c *container) {
 	}
 }
 
-// regains is a container whose host became another node, and has its address again or not.
+// regains is a container whose host became another node, and has its address again or not. Who was not taken over before is promised
+// nothing any more.
 func (w *world) regains(c *container) {
-	if !c.holds && c.used && w.owner(c.nw.def.shared, c.addr) == c.h.id {
+	if !c.holds && c.used && !c.lost && w.owner(c.nw.def.shared, c.addr) == c.h.id {
 		w.holds(c)
 	}
 }
@@ -86,12 +92,15 @@ func (w *world) check() {
 		}
 		w.checked = w.head()
 	}
-	if w.disks != w.diskChanges {
-		w.disks = w.diskChanges
+	if w.disksChanged {
+		w.disksChanged = false
 		for at, c := range w.holders {
-			if !c.leased() {
+			if c.h.changed && !c.leased() && !c.lost {
 				w.breaks("%s has %s, and the lease is gone", c, at.addr)
 			}
+		}
+		for _, h := range w.hosts {
+			h.changed = false
 		}
 	}
 }
@@ -119,14 +128,19 @@ func (w *world) fences() {
 // blocks checks that addresses in use lie in blocks of their hosts, that no block overlaps another, but for single addresses that
 // were carved out, and that each belongs to a node that has the network.
 func (w *world) blocks(shared string) {
-	for _, at := range slices.SortedFunc(maps.Keys(w.holders), comparePlaces) {
-		if at.shared == shared {
-			w.owned(w.holders[at])
+	v := w.newest()
+	owners := v.Owners(shared)
+	var strays []place
+	for at, c := range w.holders {
+		if node, _ := owners.Of(at.addr); at.shared == shared && node != c.h.id {
+			strays = append(strays, at)
 		}
 	}
-	v := w.newest()
+	if len(strays) > 0 {
+		w.owned(w.holders[slices.MinFunc(strays, comparePlaces)])
+	}
 	var last cluster.Block
-	for _, b := range v.Blocks(shared) {
+	for _, b := range owners.All() {
 		if last.Prefix.IsValid() && last.Prefix.Overlaps(b.Prefix) && !b.Prefix.IsSingleIP() {
 			w.breaks("blocks %s and %s overlap", last.Prefix, b.Prefix)
 		}
@@ -141,16 +155,19 @@ func (w *world) blocks(shared string) {
 
 // oldest checks that of the addresses that came back to this process, the one that came first is given first.
 func (w *world) oldest(p *process, move ledger.Move) {
+	if !w.calm() {
+		return
+	}
 	for _, wr := range move.Writes {
 		if strings.HasPrefix(wr.Key, "block/") {
 			p.follow(wr) // it has come with this very request
 		}
 	}
 	for _, wr := range move.Writes {
-		n := slices.Index(p.freed, wr.Key)
-		if n < 0 || wr.Value == nil || !w.calm() || bytes.Contains(wr.Value, []byte(`"explicit"`)) {
+		if wr.Value == nil || !p.isFreed[wr.Key] || bytes.Contains(wr.Value, []byte(`"explicit"`)) || p.remembered(wr) == wr.Key {
 			continue
 		}
+		n := slices.Index(p.freed, wr.Key)
 		at := strings.LastIndexByte(wr.Key, '/')
 		for _, earlier := range p.freed[:n] {
 			if addr, same := strings.CutPrefix(earlier, wr.Key[:at+1]); same && p.mayGive(wr.Key[:at], netip.MustParseAddr(addr)) {
@@ -160,15 +177,46 @@ func (w *world) oldest(p *process, move ledger.Move) {
 	}
 }
 
+// remembered is the lease that the container had which is given one now, by its name; "" if that is not known.
+func (p *process) remembered(wr store.Write) string {
+	pool, _, _ := strings.Cut(strings.TrimPrefix(wr.Key, "lease/"), "|/")
+	var lease struct{ Name string }
+	if json.Unmarshal(wr.Value, &lease) != nil || lease.Name == "" {
+		return ""
+	}
+	for key, value := range p.h.read("name/" + pool + "|/") {
+		var had struct{ Name string }
+		if json.Unmarshal(value, &had) == nil && had.Name == lease.Name {
+			return "lease/" + strings.TrimPrefix(key, "name/")
+		}
+	}
+	return ""
+}
+
+// sameName checks that a container whose name had an address is given that one, if it is free.
+func (w *world) sameName(p *process, move ledger.Move) {
+	for _, wr := range move.Writes {
+		if !strings.HasPrefix(wr.Key, "lease/") || wr.Value == nil || p.h.disk[wr.Key] != nil || !w.calm() || bytes.Contains(wr.Value, []byte(`"explicit"`)) {
+			continue
+		}
+		had := p.remembered(wr)
+		at := strings.LastIndexByte(had, '/')
+		if had != "" && had != wr.Key && p.h.disk[had] == nil && p.mayGive(had[:at], netip.MustParseAddr(had[at+1:])) {
+			w.breaks("%s gives %s to a container whose name had %s", p.h.name, wr.Key, had)
+		}
+	}
+}
+
 // mayGive says whether a dynamic address of a pool is this host's, as far as it knows, and free.
 func (p *process) mayGive(lease string, addr netip.Addr) bool {
 	pool := strings.TrimPrefix(lease, "lease/")
 	for _, nw := range p.h.engine.nets {
-		if nw.pool != pool || !nw.def.subnet.Range.Contains(addr) || p.h.disk["carve/"+pool+"/"+addr.String()] != nil {
+		s, n := nw.def.of(addr)
+		if len(nw.pools) <= n || nw.pools[n] != pool || !s.Range.Contains(addr) || p.h.disk["carve/"+pool+"/"+addr.String()] != nil {
 			continue
 		}
 		owner, found := p.h.w.log[p.h.at].Owner(nw.def.shared, addr)
-		return found && owner.Node == p.h.id
+		return found && owner.Node == p.h.id && !p.h.frozen(nw.pool(addr), nw.def.shared, addr)
 	}
 	return false
 }
@@ -182,13 +230,17 @@ func (w *world) refused(c *container, asked string, err error) {
 	if !w.calm() {
 		return
 	}
-	s := c.nw.def.subnet
 	if asked != "" {
 		addr := netip.MustParseAddr(asked)
+		s, _ := c.nw.def.of(addr)
 		if strings.Contains(err.Error(), "is being given to") || strings.Contains(err.Error(), "is asking for it") {
 			return // by who asked a moment before; that it comes to an end is checked in waiting
 		}
-		if _, held := w.holders[place{c.nw.def.shared, addr}]; !held && s.Usable(addr) && !w.leasedAnywhere(c.nw.def.shared, addr) {
+		ended, once := w.ended["lease/"+c.nw.pool(netip.MustParseAddr(asked))+"/"+asked]
+		if once && ended >= c.began {
+			return // somebody had it when it was asked for
+		}
+		if _, held := w.holders[place{c.nw.def.shared, addr}]; !held && s.Usable(addr) && !w.leasedAnywhere(c.nw.def.shared, addr) && !w.frozenAnywhere(c.nw.def.shared, addr) {
 			w.breaks("%s is refused %s, which nobody has: %v", c, asked, err)
 		}
 		return
@@ -197,12 +249,8 @@ func (w *world) refused(c *container, asked string, err error) {
 		w.breaks("%s is refused an address: %v", c, err)
 		return
 	}
-	for addr := s.Range.Addr(); s.Range.Contains(addr) && s.Range.Addr().BitLen()-s.Range.Bits() <= 8; addr = addr.Next() {
-		owner := w.owner(c.nw.def.shared, addr)
-		if s.Usable(addr) && (owner == "" || owner == c.h.id) && !w.leasedAnywhere(c.nw.def.shared, addr) {
-			w.breaks("%s is refused an address, and %s is free: %v", c, addr, err)
-			return
-		}
+	if addr, is := w.free(c.h, c.nw.def); is {
+		w.breaks("%s is refused an address, and %s is free: %v", c, addr, err)
 	}
 }
 
@@ -231,6 +279,9 @@ func (w *world) empty() {
 			if strings.HasPrefix(key, "pool/") && !bytes.Contains(h.disk[key], []byte(`"network"`)) {
 				continue
 			}
+			if key == ledger.KeyDamaged || key == "regress" { // that the disk went back once
+				continue
+			}
 			w.breaks("left behind on %s: %s %s", h.name, key, h.disk[key])
 		}
 	}
@@ -247,7 +298,7 @@ func (w *world) waiting() {
 		for key, value := range h.read("carve/") {
 			addr := netip.MustParseAddr(key[strings.LastIndexByte(key, '/')+1:])
 			for _, n := range w.nets {
-				if n.subnet.Prefix.Contains(addr) && w.owner(n.shared, addr) == h.id {
+				if s, _ := n.of(addr); s.Prefix.Contains(addr) && w.owner(n.shared, addr) == h.id {
 					w.breaks("%s keeps %s for others, and it is its own: %s", h.name, addr, value)
 				}
 			}

@@ -25,7 +25,7 @@ type engine struct {
 type network struct {
 	def        netDef
 	id         string // Docker's
-	pool       string
+	pools      []string
 	half       bool // the driver has begun to make or to remove it
 	made       bool
 	underWay   bool // the engine is making or removing it
@@ -38,12 +38,17 @@ type container struct {
 	h        *host
 	nw       *network
 	mac      string
+	name     string // "": the engine is too old to tell it
 	endpoint string
+	pool     string // that the engine has asked
 	explicit bool
-	making   bool // the driver is at it
-	used     bool // the driver has it on disk
+	began    time.Duration // when its address was asked for
+	making   bool          // the driver is at it
+	used     bool          // the driver has it on disk
 	addr     netip.Addr
-	holds    bool // it has the address, and nobody else may
+	holds    bool   // it has the address, and nobody else may
+	lease    string // the key of the record that says so
+	lost     bool   // its host's disk went back, and its lease may be gone until it is taken over
 }
 
 func (c *container) place() place { return place{c.nw.def.shared, c.addr} }
@@ -103,27 +108,15 @@ func (e *engine) create(t *task, def netDef) {
 	}
 	nw.underWay = false
 	if err == nil {
-		e.h.w.say("%s: has network %s", e.h.name, def.subnet.Prefix)
+		e.h.w.say("%s: has network %s", e.h.name, def)
 		return
 	}
-	e.h.w.say("%s: no network %s: %v", e.h.name, def.subnet.Prefix, err)
+	e.h.w.say("%s: no network %s: %v", e.h.name, def, err)
 	e.destroy(t, nw)
 }
 
 func (e *engine) make(t *task, nw *network) error {
-	h := e.h
-	r := ledger.PoolRequest{Space: ledger.LocalSpace, Pool: nw.def.subnet.Prefix.String(), V6: nw.def.subnet.Prefix.Addr().Is6()}
-	if nw.def.subnet.Range != nw.def.subnet.Prefix {
-		r.SubPool = nw.def.subnet.Range.String()
-	}
-	answer, err := t.retry(h, func(l *ledger.Ledger, at ledger.Moment) ledger.Move { return l.RequestPool(at, r, nil) })
-	if err != nil {
-		return err
-	}
-	nw.pool = answer.Pool
-	if _, err := t.retry(h, func(l *ledger.Ledger, at ledger.Moment) ledger.Move {
-		return l.RequestAddress(at, nw.pool, "", gatewayOption)
-	}); err != nil {
+	if err := e.request(t, nw); err != nil {
 		return err
 	}
 	began, run := t.w.now, e.run
@@ -171,7 +164,7 @@ func (e *engine) enter(t *task, nw *network) error {
 	if err := t.member(p, nw.def.shared); err != nil {
 		return err
 	}
-	want := cluster.Network{Mode: "overlay", MTU: 1450, Subnets: []cluster.Subnet{nw.def.subnet}}
+	want := cluster.Network{Mode: "overlay", MTU: 1450, Subnets: nw.def.subnets}
 	err := t.decide(p, func(v cluster.View) (cluster.Txn, error) {
 		_, txn, err := cluster.PlanJoin(v, named(want), cluster.Defaults{}, e.h.id)
 		return txn, err
@@ -181,7 +174,7 @@ func (e *engine) enter(t *task, nw *network) error {
 		return err
 	}
 	_, err = t.call(p, func(l *ledger.Ledger, at ledger.Moment) ledger.Move {
-		return l.Bind(at, nw.id, nw.def.shared, []cluster.Subnet{nw.def.subnet})
+		return l.Bind(at, nw.id, nw.def.shared, nw.def.subnets)
 	})
 	return err
 }
@@ -231,10 +224,7 @@ func (e *engine) destroy(t *task, nw *network) {
 			return
 		}
 	}
-	_, _ = t.retry(e.h, func(l *ledger.Ledger, at ledger.Moment) ledger.Move {
-		return l.ReleaseAddress(at, nw.pool, nw.def.subnet.Gateway.String())
-	})
-	_, _ = t.retry(e.h, func(l *ledger.Ledger, at ledger.Moment) ledger.Move { return l.ReleasePool(at, nw.pool) })
+	e.giveUp(t, nw)
 	nw.underWay = false
 }
 
@@ -247,7 +237,7 @@ func (e *engine) exit(t *task, nw *network) error {
 		return err
 	}
 	if e.nets[nw.def.shared] == nw {
-		e.h.w.say("%s: network %s is gone", e.h.name, nw.def.subnet.Prefix)
+		e.h.w.say("%s: network %s is gone", e.h.name, nw.def)
 		delete(e.nets, nw.def.shared)
 	}
 	return nil
@@ -278,13 +268,30 @@ func (p *process) leaveAll(t *task) {
 
 // live is the life of a container.
 func (e *engine) live(t *task, nw *network, lifetime time.Duration) {
-	w, h, run := t.w, e.h, e.run
-	w.serial++
-	c := &container{h: h, nw: nw, mac: fmt.Sprintf("02:00:00:%02x:%02x:%02x", w.serial>>16&255, w.serial>>8&255, w.serial&255), endpoint: fmt.Sprint("endpoint", w.serial)}
-	asked := ""
-	if w.chance(0.2) {
-		asked, c.explicit = w.someAddress(nw.def.subnet.Prefix).String(), true
+	var asked netip.Addr
+	if e.h.w.chance(0.2) {
+		asked = e.h.w.someAddress(nw.def.subnets[e.h.w.IntN(len(nw.def.subnets))].Prefix)
 	}
+	e.lives(t, nw, asked, lifetime)
+}
+
+// lives is the life of a container that asks for an address; zero: for any.
+func (e *engine) lives(t *task, nw *network, by netip.Addr, lifetime time.Duration) {
+	w, h, run := t.w, e.h, e.run
+	if len(nw.pools) < len(nw.def.subnets) {
+		return // it was removed meanwhile
+	}
+	w.serial++
+	c := &container{
+		h: h, nw: nw, began: w.now, mac: fmt.Sprintf("02:00:00:%02x:%02x:%02x", w.serial>>16&255, w.serial>>8&255, w.serial&255),
+		endpoint: fmt.Sprint("endpoint", w.serial),
+	}
+	asked := ""
+	c.pool = nw.pools[0]
+	if by.IsValid() {
+		asked, c.explicit, c.pool = by.String(), true, nw.pool(by)
+	}
+	c.name = e.freeName()
 	nw.containers = append(nw.containers, c)
 	over := func() bool { return e.run != run }
 	defer func() {
@@ -292,8 +299,12 @@ func (e *engine) live(t *task, nw *network, lifetime time.Duration) {
 			nw.containers = slices.DeleteFunc(nw.containers, func(o *container) bool { return o == c })
 		}
 	}()
+	options := map[string]string{"com.docker.network.endpoint.macaddress": c.mac}
+	if c.name != "" {
+		options["com.docker.network.endpoint.name"] = c.name
+	}
 	request := func(l *ledger.Ledger, at ledger.Moment) ledger.Move {
-		return l.RequestAddress(at, nw.pool, asked, map[string]string{"com.docker.network.endpoint.macaddress": c.mac})
+		return l.RequestAddress(at, c.pool, asked, options)
 	}
 	answer, err := t.retry(h, request)
 	if over() {
@@ -306,9 +317,12 @@ func (e *engine) live(t *task, nw *network, lifetime time.Duration) {
 	c.addr = answer.Prefix.Addr()
 	w.given(c)
 	if w.faulty && w.chance(0.05) {
-		if again, err := t.retry(h, request); err == nil && again != answer && !over() && c.holds {
+		if again, err := t.retry(h, request); err == nil && again != answer && !over() && c.holds && !c.lost {
 			w.breaks("%s asked twice and got %s and %s", c, answer.Prefix, again.Prefix)
 		}
+	}
+	if w.faulty && w.chance(0.2) {
+		t.sleep(w.within(0, 3*time.Second)) // the engine has more to do before it makes the endpoint
 	}
 	err = errGone
 	for n := 0; !over(); n++ {
@@ -322,13 +336,34 @@ func (e *engine) live(t *task, nw *network, lifetime time.Duration) {
 		}
 		t.sleep(time.Second)
 	}
-	if c.used = err == nil; c.used && !over() {
+	if c.used = err == nil; c.used {
+		c.lost = false
+	}
+	if c.used && !over() {
 		t.sleep(lifetime)
 	}
 	if over() {
 		return
 	}
 	e.end(t, c)
+}
+
+// freeName is one that no container of the host has. Of the engines every second one tells it.
+func (e *engine) freeName() string {
+	if slices.Index(e.h.w.hosts, e.h)%2 == 1 {
+		return ""
+	}
+	taken := map[string]bool{}
+	for _, nw := range e.nets {
+		for _, c := range nw.containers {
+			taken[c.name] = true
+		}
+	}
+	n := e.h.w.IntN(8)
+	for taken[fmt.Sprint("name", n)] {
+		n++
+	}
+	return fmt.Sprint("name", n)
 }
 
 // end is the end of a container: its endpoint is deleted, and its address released, once or more often or never.
@@ -346,11 +381,12 @@ func (e *engine) end(t *task, c *container) {
 	if w.faulty && w.chance(0.05) || e.run != run {
 		return
 	}
-	pool := c.nw.pool
 	release := func(l *ledger.Ledger, at ledger.Moment) ledger.Move {
-		return l.ReleaseAddress(at, pool, c.addr.String())
+		return l.ReleaseAddress(at, c.pool, c.addr.String())
 	}
-	_, _ = t.retry(e.h, release)
+	if _, err := t.retry(e.h, release); err == nil {
+		w.released(c)
+	}
 }
 
 // someAddress is one that users would name: near the beginning.

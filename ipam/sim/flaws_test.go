@@ -18,11 +18,13 @@ func TestPlantedFlaws(t *testing.T) {
 	all := 0
 	look := func(name string, flaw Flaw) {
 		all++
-		if seed, err := firstBroken(flaw, within); err != nil {
-			t.Logf("%-70s %4d  %v", name, seed, err)
-		} else {
-			t.Errorf("%-70s not found in %d histories", name, within)
-		}
+		t.Run(name, func(t *testing.T) {
+			if seed, err := firstBroken(flaw, within); err != nil {
+				t.Logf("found by history %d: %v", seed, err)
+			} else {
+				t.Errorf("not found in %d histories", within)
+			}
+		})
 	}
 	for _, name := range ledger.Flaws() {
 		ledger.Plant(name)

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"maps"
 	"slices"
 	"time"
 
@@ -18,7 +17,10 @@ type Plan struct {
 
 // Figures are sums over histories.
 type Figures struct {
-	Given, Refused, Proposals, LostAnswers, Kills, PowerLosses, Cuts, Forgotten, DiskErrors int
+	Given, Refused, Proposals, LostAnswers, Kills, PowerLosses, Cuts, Forgotten, DiskErrors, OldDisks int
+
+	Second     int // addresses of a second subnet that nobody asked for by name
+	HandedBack int // blocks
 }
 
 // Add adds the figures of another history.
@@ -32,6 +34,9 @@ func (f *Figures) Add(o Figures) {
 	f.Cuts += o.Cuts
 	f.Forgotten += o.Forgotten
 	f.DiskErrors += o.DiskErrors
+	f.OldDisks += o.OldDisks
+	f.Second += o.Second
+	f.HandedBack += o.HandedBack
 }
 
 // Flaw is something that is wrong with the world, so that promises have to break.
@@ -44,52 +49,82 @@ const (
 	FlawLostWrites        Flaw = "the disk forgets what it has said is there"
 	FlawConflictIsSuccess Flaw = "a conflict is answered as a success"
 	FlawLogTakesFenced    Flaw = "the log takes what a forgotten host proposed"
-	FlawOldDisk           Flaw = "a disk goes back to an older copy"
+	FlawOldDisk           Flaw = "a disk goes back to an older copy, and nobody notices"
 )
 
 // Flaws are all of them.
 var Flaws = []Flaw{FlawBlindLog, FlawLostWrites, FlawConflictIsSuccess, FlawLogTakesFenced, FlawOldDisk}
 
-// faultTime is how long faults happen, and settleTime how long it may take until all is well again: a lease that nobody
-// uses is found after 60 s at two looks, 15 s apart. Then everything is removed.
+// settleTime is how long it may take until all is well again: a lease that nobody uses is found after 60 s at two looks, 15 s
+// apart. In idleTime what is not needed is given back: what was used rests for 60 s before, and where it goes back into another host's
+// block it rests again. Then everything is removed.
 const (
-	faultTime  = 40 * time.Second
+	lullAfter  = 15 * time.Second
+	lullTime   = 95 * time.Second
 	settleTime = 130 * time.Second
+	idleTime   = 250 * time.Second
 	finishTime = 60 * time.Second
 )
+
+// faultTime is how long faults happen: 4 to 12 s in most histories, three times that in some, eight times in a few. What goes wrong
+// in a few steps is found soonest in many short ones. In a few more users do next to nothing for a while (lull), so that blocks are
+// given back while things go wrong.
+func (w *world) faultTime() time.Duration {
+	t := w.within(4*time.Second, 12*time.Second)
+	switch n := w.IntN(20); {
+	case n < 1:
+		return 8 * t
+	case n < 3:
+		w.long = true
+		return lullAfter + lullTime + t
+	case n < 6:
+		return 3 * t
+	}
+	return t
+}
 
 // Play plays one history. An error is a broken promise.
 func Play(plan Plan) (Figures, error) {
 	w := newWorld(plan)
 	w.trace = plan.Trace
 	defer func() {
-		for _, stop := range w.stops {
-			stop()
+		for _, c := range w.coroutines {
+			c.stop()
 		}
 	}()
 	for _, h := range w.hosts {
 		w.start(h.engine.works)
 	}
 	w.start(w.faults)
-	w.run(faultTime)
+	w.run(w.faultTime())
 	w.heal()
-	w.run(faultTime + settleTime)
+	w.run(w.calmed + settleTime)
 	if w.broken == nil {
 		w.waiting()
 	}
+	w.run(w.calmed + settleTime + idleTime)
+	if w.broken == nil {
+		w.unneeded()
+	}
 	w.start(w.finish)
-	w.run(faultTime + settleTime + finishTime)
+	w.run(w.calmed + settleTime + idleTime + finishTime)
 	if w.broken == nil {
 		w.empty()
 	}
 	return w.figures, w.broken
 }
 
+// lull says whether users do next to nothing, and less goes wrong.
+func (w *world) lull() bool { return w.long && w.now > lullAfter && w.now < lullAfter+lullTime }
+
 // works is what users of a host do: networks come and go, and containers.
 func (e *engine) works(t *task) {
 	w := t.w
 	for w.faulty {
 		t.sleep(w.within(0, 3*time.Second))
+		if w.lull() && !w.chance(0.05) {
+			continue
+		}
 		def := w.nets[w.IntN(len(w.nets))]
 		nw := e.nets[def.shared]
 		switch {
@@ -113,13 +148,14 @@ func (e *engine) works(t *task) {
 func (w *world) faults(t *task) {
 	for w.faulty {
 		t.sleep(w.within(0, 4*time.Second))
+		if w.lull() {
+			t.sleep(w.within(0, 15*time.Second))
+		}
 		if !w.faulty {
 			return
 		}
 		h := w.hosts[w.IntN(len(w.hosts))]
-		if w.plan.Flaw == FlawOldDisk {
-			h.image = maps.Clone(h.disk)
-		}
+		w.hosts[w.IntN(len(w.hosts))].copied()
 		switch n := w.IntN(20); {
 		case n < 8:
 			h.kill()
@@ -249,9 +285,10 @@ func (e *engine) fills(t *task) {
 	w := t.w
 	for _, shared := range w.sharedNets() {
 		if nw := e.nets[shared]; nw != nil && nw.made {
-			for range 1 + w.IntN(4) {
-				w.start(func(t *task) { e.live(t, nw, 5*time.Second) })
-				t.sleep(w.within(0, 200*time.Millisecond))
+			for range 1 + w.IntN(6) {
+				lifetime := w.within(0, 3*time.Second)
+				w.start(func(t *task) { e.live(t, nw, lifetime) })
+				t.sleep(w.within(0, 300*time.Millisecond))
 			}
 		}
 	}

@@ -28,10 +28,12 @@ type host struct {
 	name    string
 	id      string // of its node
 	ids     int
-	at      int               // log entry it has come to
-	cut     bool              // it reaches nobody, and nobody it
-	disk    map[string][]byte // of the ledger
-	image   map[string][]byte // an old copy of it
+	at      int                      // log entry it has come to
+	cut     bool                     // it reaches nobody, and nobody it
+	disk    map[string][]byte        // of the ledger
+	changed bool                     // since it was checked
+	came    map[string]time.Duration // keys of leases that ended, and when
+	past    past
 	skew    time.Duration
 	process *process
 	engine  *engine
@@ -48,11 +50,12 @@ type process struct {
 	watch   []func()
 	members map[string]bool // networks that are being joined or left
 	turns   map[*network]bool
-	freed   []string // keys of leases that ended, the first first
+	freed   []string        // keys of leases that ended, the first first
+	isFreed map[string]bool // the same
 }
 
 func newHost(w *world, name string) *host {
-	h := &host{w: w, name: name, disk: map[string][]byte{}}
+	h := &host{w: w, name: name, disk: map[string][]byte{}, came: map[string]time.Duration{}}
 	h.renew()
 	h.engine = &engine{h: h, nets: map[string]*network{}}
 	return h
@@ -62,6 +65,7 @@ func newHost(w *world, name string) *host {
 func (h *host) renew() {
 	h.ids++
 	h.id = fmt.Sprintf("%s.%d", h.name, h.ids)
+	h.past.image = nil // a copy of before would be refused
 }
 
 // boot starts the plugin.
@@ -69,19 +73,17 @@ func (h *host) boot() {
 	if h.process != nil {
 		return
 	}
-	p := &process{h: h, members: map[string]bool{}, turns: map[*network]bool{}}
+	p := &process{h: h, members: map[string]bool{}, turns: map[*network]bool{}, isFreed: map[string]bool{}}
 	h.process = p
 	if h.w.faulty { // facts on disk may be older than those it had; the rest comes when it hears from the others
 		h.at = max(0, h.at-h.w.IntN(8))
 	}
-	if h.w.plan.Flaw == FlawOldDisk && h.image != nil && h.w.faulty && h.w.chance(0.3) {
-		h.disk = maps.Clone(h.image)
-	}
+	h.goesBack()
 	h.skew += h.w.within(0, 2*time.Second)
 	if h.w.faulty && h.w.chance(0.1) {
 		h.skew += h.w.within(-time.Hour, time.Hour)
 	}
-	l, err := ledger.New(h.read, nil, p.moment())
+	l, err := ledger.New(h.read, nil, h.w.within(0, 10*time.Second), p.moment())
 	if err != nil {
 		h.w.breaks("%s does not start: %v", h.name, err)
 		return
@@ -95,8 +97,15 @@ func (h *host) boot() {
 
 func (h *host) read(prefix string) iter.Seq2[string, []byte] {
 	return func(yield func(string, []byte) bool) {
-		for _, key := range slices.Sorted(maps.Keys(h.disk)) {
-			if strings.HasPrefix(key, prefix) && !yield(key, h.disk[key]) {
+		var keys []string
+		for key := range h.disk {
+			if strings.HasPrefix(key, prefix) {
+				keys = append(keys, key)
+			}
+		}
+		slices.Sort(keys)
+		for _, key := range keys {
+			if !yield(key, h.disk[key]) {
 				return
 			}
 		}
@@ -204,6 +213,7 @@ func (t *task) write(p *process, move ledger.Move) error {
 		return errDied
 	}
 	w.oldest(p, move)
+	w.sameName(p, move)
 	if w.plan.Flaw != FlawLostWrites || !w.chance(0.05) {
 		h.apply(move)
 	}
@@ -221,10 +231,12 @@ func (h *host) stumbles() {
 }
 
 func (h *host) apply(move ledger.Move) {
-	h.w.diskChanges++
+	h.changed, h.w.disksChanged = true, true
+	h.tells()
 	for _, below := range move.Drop {
 		maps.DeleteFunc(h.disk, func(key string, _ []byte) bool { return strings.HasPrefix(key, below) })
-		h.process.freed = slices.DeleteFunc(h.process.freed, func(key string) bool { return strings.HasPrefix(key, below) })
+		maps.DeleteFunc(h.came, func(key string, _ time.Duration) bool { return strings.HasPrefix(key, below) })
+		h.process.forget(func(key string) bool { return strings.HasPrefix(key, below) })
 	}
 	for _, wr := range move.Writes {
 		h.put(wr)
@@ -236,7 +248,10 @@ func (h *host) apply(move ledger.Move) {
 
 func (h *host) put(wr store.Write) {
 	h.process.follow(wr)
+	h.cameBack(wr)
+	h.givesUp(wr)
 	if wr.Value == nil {
+		h.w.ended[wr.Key] = h.w.now
 		delete(h.disk, wr.Key)
 		return
 	}
@@ -246,14 +261,13 @@ func (h *host) put(wr store.Write) {
 // follow keeps the order in which addresses came back: by the end of a lease, or with a block or from another host, which is anew.
 func (p *process) follow(wr store.Write) {
 	kind, rest, _ := strings.Cut(wr.Key, "/")
-	forget := func(same func(key string) bool) { p.freed = slices.DeleteFunc(p.freed, same) }
 	switch kind {
 	case "carve":
-		forget(func(key string) bool { return key == "lease/"+rest })
+		p.forgetOne("lease/" + rest)
 	case "lease":
-		forget(func(key string) bool { return key == wr.Key })
+		p.forgetOne(wr.Key)
 		if wr.Value == nil && p.h.disk[wr.Key] != nil {
-			p.freed = append(p.freed, wr.Key)
+			p.freed, p.isFreed[wr.Key] = append(p.freed, wr.Key), true
 		}
 	case "block":
 		pool, text, _ := strings.Cut(rest, "|/")
@@ -261,11 +275,27 @@ func (p *process) follow(wr store.Write) {
 		if err != nil {
 			p.h.w.breaks("%s is not the key of a block", wr.Key)
 		}
-		forget(func(key string) bool {
+		p.forget(func(key string) bool {
 			addr, same := strings.CutPrefix(key, "lease/"+pool+"|/")
 			return same && block.Contains(netip.MustParseAddr(addr))
 		})
 	}
+}
+
+func (p *process) forgetOne(key string) {
+	if p.isFreed[key] {
+		p.forget(func(k string) bool { return k == key })
+	}
+}
+
+func (p *process) forget(which func(key string) bool) {
+	p.freed = slices.DeleteFunc(p.freed, func(key string) bool {
+		over := which(key)
+		if over {
+			delete(p.isFreed, key)
+		}
+		return over
+	})
 }
 
 // await waits for news, or a moment.
@@ -317,7 +347,7 @@ func (t *task) propose(p *process, txn cluster.Txn, deadline time.Duration) erro
 			h.stumbles()
 		}
 	}
-	lost := w.faulty && w.chance(0.06)
+	lost := w.faulty && (w.chance(0.06) || handsBack(txn) && w.chance(0.5))
 	if lost && w.chance(0.6) { // written some time, or never; nobody here will know
 		w.figures.LostAnswers++
 		if w.chance(0.7) {
@@ -339,7 +369,7 @@ func (t *task) propose(p *process, txn cluster.Txn, deadline time.Duration) erro
 	if !written {
 		return fmt.Errorf("propose: %w", cluster.ErrNoQuorum)
 	}
-	if _, fenced := w.log[h.at].Fenced(id); result != nil && !fenced && strings.HasPrefix(result.Error(), "forgotten/") {
+	if _, fenced := w.log[h.at].Fenced(id); result != nil && !fenced && strings.HasPrefix(result.Error(), "forgotten/"+id+":") {
 		return t.propose(p, plain, deadline) // something else was deleted meanwhile: see cluster.Cond
 	}
 	if w.plan.Flaw == FlawConflictIsSuccess && w.chance(0.5) {

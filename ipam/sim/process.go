@@ -13,10 +13,13 @@ import (
 
 // keep is what the plugin does by itself: as IPAM.Run, and what the driver has to tell the cluster.
 func (p *process) keep(t *task) {
-	swept := t.w.now
+	swept, every := t.w.now, ledger.SweepEvery
+	if t.w.faulty { // the plugin may live for a few seconds only
+		every = t.w.within(time.Second, every)
+	}
 	for !p.dead {
 		looked := p.h.at
-		if t.w.now-swept >= ledger.SweepEvery {
+		if t.w.now-swept >= every {
 			swept = t.w.now
 			_, _ = t.call(p, func(l *ledger.Ledger, at ledger.Moment) ledger.Move { return l.Sweep(at) })
 		}
@@ -58,6 +61,7 @@ func (t *task) rest(p *process, d time.Duration) {
 // restore is what the driver does at its start: networks are bound again, half ones removed, until all are done.
 func (p *process) restore(t *task) {
 	e := p.h.engine
+	p.purge(t)
 	open := slices.Sorted(maps.Keys(e.nets))
 	for len(open) > 0 && !p.dead {
 		open = slices.DeleteFunc(open, func(shared string) bool {
@@ -88,10 +92,13 @@ func (p *process) rebind(t *task, nw *network) error {
 			_, err := t.call(p, func(l *ledger.Ledger, at ledger.Moment) ledger.Move {
 				return l.Use(at, nw.id, c.endpoint, []netip.Addr{c.addr})
 			})
-			if errors.Is(err, errDied) || errors.Is(err, errDisk) {
+			if errors.Is(err, errDied) || errors.Is(err, errDisk) || c.lost && errors.Is(err, cluster.ErrNoQuorum) {
 				return err
 			}
-			if err != nil && c.used {
+			if err == nil {
+				c.lost = false
+			}
+			if err != nil && c.used && (c.holds || !c.lost) {
 				t.w.breaks("%s has %s, and the plugin says after its start: %v", c, c.addr, err)
 			}
 		}

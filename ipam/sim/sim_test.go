@@ -1,14 +1,39 @@
 package sim
 
 import (
+	"fmt"
+	"hash/fnv"
 	"os"
+	"os/exec"
 	"runtime"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 )
+
+// TestSameSeedSameHistory shows that a history can be played again.
+func TestSameSeedSameHistory(t *testing.T) {
+	play := func(seed uint64) (events int, sum uint64) {
+		h := fnv.New64a()
+		_, _ = Play(Plan{Seed: seed, Hosts: 5, Trace: func(format string, args ...any) {
+			events++
+			_, _ = fmt.Fprintf(h, format+"\n", args...)
+		}})
+		return events, h.Sum64()
+	}
+	all := 0
+	for seed := range uint64(30) {
+		events, sum := play(seed)
+		if again, other := play(seed); again != events || other != sum {
+			t.Errorf("history %d had %d events, and %d when it was played again, or others", seed, events, again)
+		}
+		all += events
+	}
+	t.Logf("%d events", all)
+}
 
 func setting(t *testing.T, name string, otherwise uint64) uint64 {
 	t.Helper()
@@ -23,7 +48,8 @@ func setting(t *testing.T, name string, otherwise uint64) uint64 {
 	return n
 }
 
-// TestHistories plays SIM_HISTORIES histories from SIM_SEED on; SIM_TRACE=1 prints every event of the first.
+// TestHistories plays SIM_HISTORIES histories from SIM_SEED on; SIM_TRACE=1 prints every event of the first, and SIM_RECORD=1 adds the
+// figures to the report.
 func TestHistories(t *testing.T) {
 	count, seed := setting(t, "SIM_HISTORIES", 100), setting(t, "SIM_SEED", 1)
 	if os.Getenv("SIM_TRACE") != "" {
@@ -32,7 +58,8 @@ func TestHistories(t *testing.T) {
 		}
 		return
 	}
-	defer debug.SetGCPercent(debug.SetGCPercent(400)) // a history is small, and over soon
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // a history is small, and over soon
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(512 << 20))
 	var mu sync.Mutex
 	var sum Figures
 	var wg sync.WaitGroup
@@ -60,5 +87,36 @@ func TestHistories(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	t.Logf("%d histories from seed %d in %v: %+v", min(count, next-seed), seed, time.Since(began).Round(time.Millisecond), sum)
+	took := time.Since(began)
+	t.Logf("%d histories from seed %d in %v: %+v", min(count, next-seed), seed, took.Round(time.Millisecond), sum)
+	if os.Getenv("SIM_RECORD") != "" {
+		if err := record(seed, min(count, next-seed), took, sum, broken); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+const (
+	// report has a table with a line for each recorded run, which ends where newestLast stands.
+	report     = "../../docs/reliability.md"
+	newestLast = "<!-- make sim writes above this line -->"
+)
+
+// record adds a line to the table in the report.
+func record(seed, histories uint64, took time.Duration, f Figures, broken int) error {
+	commit, err := exec.Command("git", "describe", "--always", "--dirty").Output()
+	if err != nil {
+		return fmt.Errorf("git describe: %w", err)
+	}
+	text, err := os.ReadFile(report)
+	if err != nil {
+		return err
+	}
+	before, after, ok := strings.Cut(string(text), newestLast)
+	if !ok {
+		return fmt.Errorf("%s: no line %q", report, newestLast)
+	}
+	line := fmt.Sprintf("| %s | %s | %d | %d | %v | %d | %d | %d | %d | %d | %d |\n", time.Now().UTC().Format(time.DateOnly),
+		strings.TrimSpace(string(commit)), seed, histories, took.Round(time.Second), f.Given, f.Refused, f.Kills, f.PowerLosses, f.Forgotten, broken)
+	return os.WriteFile(report, []byte(before+line+newestLast+after), 0o644)
 }

@@ -48,33 +48,54 @@ func (w *world) run(until time.Duration) {
 // task is what goes on over some time: a call of an engine, the life of a container. Only one runs at a time.
 type task struct {
 	w     *world
-	yield func(struct{}) bool
+	on    *coroutine
 	wake  func()
 	ended bool
+}
+
+// coroutine is what tasks run on, one after another: its stack has grown already.
+type coroutine struct {
+	next  func() (struct{}, bool)
+	stop  func()
+	yield func(struct{}) bool
+	task  *task
+	do    func(*task)
 }
 
 // start begins a task at once.
 func (w *world) start(do func(*task)) {
 	t := &task{w: w}
-	next, stop := iter.Pull(func(yield func(struct{}) bool) {
-		t.yield = yield
-		defer func() {
-			if r := recover(); r != nil && r != any(over{}) {
-				panic(r)
-			}
-		}()
-		do(t)
-	})
-	w.stops = append(w.stops, stop)
+	if n := len(w.idle) - 1; n >= 0 {
+		t.on, w.idle = w.idle[n], w.idle[:n]
+	} else {
+		t.on = &coroutine{}
+		t.on.next, t.on.stop = iter.Pull(t.on.run)
+		w.coroutines = append(w.coroutines, t.on)
+	}
+	t.on.task, t.on.do = t, do
 	t.wake = func() {
-		if t.ended {
-			return
-		}
-		if _, more := next(); !more {
-			t.ended = true
+		if !t.ended {
+			t.on.next()
 		}
 	}
 	t.wake()
+}
+
+func (c *coroutine) run(yield func(struct{}) bool) {
+	c.yield = yield
+	defer func() {
+		if r := recover(); r != nil && r != any(over{}) {
+			panic(r)
+		}
+	}()
+	for {
+		c.do(c.task)
+		c.task.ended = true
+		c.task.w.idle = append(c.task.w.idle, c)
+		if !yield(struct{}{}) {
+			return
+		}
+	}
 }
 
 // over ends a task that is still going on when its history ends.
@@ -82,7 +103,7 @@ type over struct{}
 
 // pause gives the others a turn until wake is called.
 func (t *task) pause() {
-	if !t.yield(struct{}{}) {
+	if !t.on.yield(struct{}{}) {
 		panic(over{})
 	}
 }

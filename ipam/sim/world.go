@@ -18,21 +18,24 @@ type world struct {
 	now    time.Duration
 	turn   uint64
 	events events
-	stops  []func()
-	trace  func(string, ...any) // nil: nobody listens
-	broken error
+	// What tasks run on, and which of it is free.
+	coroutines, idle []*coroutine
+	trace            func(string, ...any) // nil: nobody listens
+	broken           error
 
-	log    []cluster.View     // by index
-	owners map[string]*owners // of each network's blocks
+	log    []cluster.View // by index
 	hosts  []*host
 	nets   []netDef
 	faulty bool // faults happen; at the end all is well
+	long   bool // for long, with a lull
 
 	holders map[place]*container
+	ended   map[string]time.Duration // when a record was deleted last, on any host
 	serial  int
 	calmed  time.Duration // when the last fault was over
 	// What has been checked, and what there is.
-	checked, disks, diskChanges int
+	checked      int
+	disksChanged bool
 
 	figures Figures
 }
@@ -45,30 +48,38 @@ type place struct {
 
 // netDef is a network that hosts may have.
 type netDef struct {
-	subnet cluster.Subnet
-	shared string // its identifier in the cluster
+	subnets []cluster.Subnet
+	shared  string // its identifier in the cluster
 }
 
 // definitions are the networks of which each history takes some: blocks of one, 16 and 64 addresses, ranges smaller than the
-// subnet, both families, and one that is drawn from.
+// subnet, both families, one that is drawn from, and one of two subnets.
 func definitions() []netDef {
 	var all []netDef
-	for _, s := range []struct{ prefix, rng string }{
-		{"10.1.0.0/28", ""}, {"10.2.0.0/24", ""}, {"10.3.0.0/24", "10.3.0.128/26"}, {"10.4.0.0/20", ""},
-		{"fd00::/122", ""}, {"fd00:1::/64", ""}, {"10.5.0.0/29", ""}, {"10.6.0.0/24", "10.6.0.64/30"},
+	for _, s := range []struct{ prefix, rng, second string }{
+		{"10.1.0.0/28", "", ""}, {"10.2.0.0/24", "", ""}, {"10.3.0.0/24", "10.3.0.128/26", ""}, {"10.4.0.0/20", "", ""},
+		{"fd00::/122", "", ""}, {"fd00:1::/64", "", ""}, {"10.5.0.0/29", "", ""}, {"10.6.0.0/24", "10.6.0.64/30", ""},
+		{"10.7.0.0/28", "", "10.8.0.0/24"},
 	} {
-		prefix := netip.MustParsePrefix(s.prefix)
-		sub := cluster.Subnet{Prefix: prefix, Range: prefix, Gateway: prefix.Addr().Next()}
-		if s.rng != "" {
-			sub.Range = netip.MustParsePrefix(s.rng)
+		var d netDef
+		for _, text := range slices.DeleteFunc([]string{s.prefix, s.second}, func(text string) bool { return text == "" }) {
+			prefix := netip.MustParsePrefix(text)
+			d.subnets = append(d.subnets, cluster.Subnet{Prefix: prefix, Range: prefix, Gateway: prefix.Addr().Next()})
 		}
-		all = append(all, netDef{sub, cluster.NetworkID("", []cluster.Subnet{{Prefix: prefix}})})
+		if s.rng != "" {
+			d.subnets[0].Range = netip.MustParsePrefix(s.rng)
+		}
+		d.shared = cluster.NetworkID("", d.subnets)
+		all = append(all, d)
 	}
 	return all
 }
 
 func newWorld(plan Plan) *world {
-	w := &world{Rand: rand.New(rand.NewPCG(plan.Seed, 0)), plan: plan, log: []cluster.View{{}}, holders: map[place]*container{}, owners: map[string]*owners{}, faulty: true}
+	w := &world{
+		Rand: rand.New(rand.NewPCG(plan.Seed, 0)), plan: plan, log: []cluster.View{{}}, holders: map[place]*container{},
+		ended: map[string]time.Duration{}, faulty: true,
+	}
 	all := definitions()
 	w.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	w.nets = all[:1+w.IntN(3)]
@@ -160,20 +171,9 @@ func (w *world) quorum(h *host) bool {
 	return 2*up > len(w.hosts)
 }
 
-// owners are those of a network's blocks, as of a log entry.
-type owners struct {
-	cluster.Owners
-	at int
-}
-
 // owner is the node that has an address, by the newest entry of the log.
 func (w *world) owner(shared string, addr netip.Addr) string {
-	o := w.owners[shared]
-	if o == nil || uint64(o.at) < w.newest().Changed("block/"+shared) {
-		o = &owners{w.newest().Owners(shared), w.head()}
-		w.owners[shared] = o
-	}
-	node, _ := o.Of(addr)
+	node, _ := w.newest().Owners(shared).Of(addr)
 	return node
 }
 
