@@ -61,9 +61,10 @@ func newHost(w *world, name string) *host {
 	return h
 }
 
-// renew makes the host another node.
+// renew makes the host another node, with an empty log.
 func (h *host) renew() {
 	h.ids++
+	h.at = 0
 	h.id = fmt.Sprintf("%s.%d", h.name, h.ids)
 	h.past.image = nil // a copy of before would be refused
 }
