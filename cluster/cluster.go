@@ -194,6 +194,12 @@ func (c *Cluster) live(ctx context.Context) error {
 	if c.cluster() == "" {
 		c.enter(ctx)
 	}
+	if c.cluster() != "" {
+		select {
+		case <-c.gossip.looked: // who boots beside a copy of itself must neither vote nor take that one's vote
+		case <-ctx.Done():
+		}
+	}
 	if c.wentBack() {
 		c.readmit(ctx)
 	} else if c.cluster() != "" && !c.hasLeft() && ctx.Err() == nil {

@@ -45,9 +45,13 @@ type fsm struct {
 	save func(index uint64)
 	// changed is called after each change of the view or the halt. nil: not wanted.
 	changed func()
+	// whole says whether a view is one to go by, while none has been: a node that begins with an empty log comes to one entry after
+	// the other, and what the next ones say is not there yet. nil: every view is.
+	whole func(View) bool
 
 	mu     sync.Mutex
 	tree   atomic.Pointer[tree]
+	open   atomic.Bool // whole was true once, and views are seen
 	seen   map[string]result
 	order  []string // of seen, oldest first; a ring once it is full
 	oldest int
@@ -59,7 +63,19 @@ func newFSM() *fsm {
 	return &fsm{seen: map[string]result{}, moved: make(chan struct{})}
 }
 
-func (f *fsm) view() View { return View{tree: f.tree.Load()} }
+func (f *fsm) view() View {
+	if f.whole != nil && !f.open.Load() {
+		return View{}
+	}
+	return View{tree: f.tree.Load()}
+}
+
+// uncover lets views be seen from now on, if they are whole.
+func (f *fsm) uncover() {
+	if f.whole != nil && !f.open.Load() && f.whole(View{tree: f.tree.Load()}) {
+		f.open.Store(true)
+	}
+}
 
 // halted says why the state machine has stopped, or nothing.
 func (f *fsm) halted() string {
@@ -103,6 +119,7 @@ func (f *fsm) publish(before, now *tree) {
 		f.save(now.index())
 	}
 	f.tree.Store(now)
+	f.uncover()
 	close(f.moved)
 	f.moved = make(chan struct{})
 }

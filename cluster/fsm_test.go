@@ -77,6 +77,46 @@ func TestStateMachineIsDeterministic(t *testing.T) {
 	})
 }
 
+func TestFactsAreSeenWhenTheyAreWhole(t *testing.T) {
+	c := &Cluster{cfg: Config{Log: newMemKV()}}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(c.cfg.Log.Apply(Write{Key: keyFloor, Value: []byte("5")}))
+	for what, key := range map[string]string{"it is registered": "node/me", "it was forgotten": belowFenced + "me"} {
+		f := newFSM()
+		var err error
+		f.whole, err = c.wholeFrom("me")
+		must(err)
+		for index, key := range []string{2: "network/a", 3: key, 4: "network/b", 5: "network/c", 6: "network/d"} {
+			if key == "" {
+				continue
+			}
+			f.Apply(command(t, uint64(index), entry{ID: fmt.Sprint(index), Txn: Txn{Then: []Op{{key, []byte(`{"v":1,"id":"me","name":"me"}`)}}}}))
+			want := uint64(index)
+			if index < 5 {
+				want = 0
+			}
+			if got := f.view().Index(); got != want {
+				t.Errorf("%s: after entry %d facts up to entry %d are seen, want %d", what, index, got, want)
+			}
+		}
+	}
+	strange := newFSM()
+	strange.whole, _ = c.wholeFrom("another")
+	strange.Apply(command(t, 7, entry{ID: "7", Txn: Txn{Then: []Op{{"node/me", []byte(`{"v":1,"id":"me"}`)}}}}))
+	if got := strange.view().Index(); got != 0 {
+		t.Errorf("facts up to entry %d are seen that do not show the node", got)
+	}
+	must(c.cfg.Log.Apply(Write{Key: keyFloor, Value: []byte("x")}))
+	if _, err := c.wholeFrom("me"); !errors.Is(err, errRenew) {
+		t.Errorf("a damaged floor: %v", err)
+	}
+}
+
 func TestRepeatedRequestHasTheFirstResult(t *testing.T) {
 	f := newFSM()
 	e := entry{ID: "r", Txn: Txn{If: []Cond{{"n", 1}}, Then: []Op{{"n", []byte("1")}}}}

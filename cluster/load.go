@@ -72,6 +72,9 @@ func (c *Cluster) loadStored() (*loaded, error) {
 		return nil, fmt.Errorf("%w: %w", errRenew, err)
 	}
 	d := &loaded{key: key, store: store, snapshots: snapshots, fsm: newFSM()}
+	if d.fsm.whole, err = c.wholeFrom(nodeID(publicKey(key))); err != nil {
+		return nil, err
+	}
 	if _, ok := c.cfg.Log.Get(keyCluster); !ok {
 		// Founding was cut short before anybody heard of it.
 		return d, errors.Join(c.wipe(prefixLog), c.wipe(prefixRaft), c.reopen(d))
@@ -80,6 +83,26 @@ func (c *Cluster) loadStored() (*loaded, error) {
 		return nil, err
 	}
 	return d, c.takeUp(d)
+}
+
+// keyFloor in Config.Log is the entry from which on a node goes by the facts that it copies: it had newer ones before.
+const keyFloor = "floor"
+
+// wholeFrom says from when on a node goes by the facts that it copies: when they show itself, or that it was taken out of the cluster,
+// for it was registered before it began to copy; and not before an entry that it was told.
+func (c *Cluster) wholeFrom(id string) (func(View) bool, error) {
+	var floor uint64
+	if raw, ok := c.cfg.Log.Get(keyFloor); ok {
+		var err error
+		if floor, err = strconv.ParseUint(string(raw), 10, 64); err != nil {
+			return nil, fmt.Errorf("%w: %s: %w", errRenew, keyFloor, err)
+		}
+	}
+	return func(v View) bool {
+		_, registered := v.registration(id)
+		_, fenced := v.Fenced(id)
+		return (registered || fenced) && v.Index() >= floor
+	}, nil
 }
 
 func (c *Cluster) reopen(d *loaded) (err error) {

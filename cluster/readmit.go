@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/raft"
@@ -12,25 +13,21 @@ import (
 
 // readmitted is the answer to a node whose disk went back: its vote is taken, in that term.
 type readmitted struct {
-	Term uint64 `json:"term"`
+	Term  uint64 `json:"term"`
+	Index uint64 `json:"index"` // of the facts that the leader had then
 }
 
 // wentBack tells whether this node's disk went back, and it still has the copy of the facts from then: it must not vote.
 func (c *Cluster) wentBack() bool {
 	c.self.mu.Lock()
 	defer c.self.mu.Unlock()
-	return c.self.regress != nil && !c.self.regress.Empty
+	return c.self.regress != nil && !c.self.regress.Back
 }
 
 // readmit is what a node does instead of taking part while its disk is known to have gone back. Raft does not run: what this node has
 // promised since is not known, and a vote that is given twice elects two leaders. It has the leader take its vote, which is decided by
 // the others alone; then its copy of the facts is dropped, and it begins again as one that has none. See docs/adr/0027-old-disk.md.
 func (c *Cluster) readmit(ctx context.Context) {
-	select {
-	case <-c.gossip.looked: // who is a copy of another one must not take that one's vote
-	case <-ctx.Done():
-		return
-	}
 	wake, stop := c.own.watch()
 	defer stop()
 	for ctx.Err() == nil && !closed(c.gone) && !closed(c.anew) {
@@ -64,23 +61,59 @@ func (c *Cluster) askBack(ctx context.Context) bool {
 		_, err := c.call(limited, r.addr, opReadmit, struct{}{}, &a)
 		cancel()
 		if err == nil && a.Term > 0 {
-			if err = c.drop(a.Term); err == nil {
+			if err = c.note(func(r *regress) { r.Term, r.Index = a.Term, a.Index }); err == nil {
 				return true
 			}
 		}
 		failed = append(failed, fmt.Sprintf("%s: %v", r.target, err))
+	}
+	if c.isOnlyVoter() && c.hasNewest(ctx, asked) {
+		if err := c.note(func(r *regress) { r.Back = true }); err == nil {
+			c.log.Warn("cluster: this node alone votes, and no other one knows more than it: it leads again")
+			return true
+		}
 	}
 	c.setState(Quarantined, "the disk of this host went back in time, and the leader of the cluster has to take its vote: if there is no leader and "+
 		"never will be, run `carrick recover` on another host; "+strings.Join(failed, "; "))
 	return false
 }
 
-// drop has the copy of the facts dropped at the next start, which is now.
-func (c *Cluster) drop(term uint64) error {
+// isOnlyVoter tells whether, by this node's own copy, no other one votes: then nobody else can lead, or take its vote.
+func (c *Cluster) isOnlyVoter() bool {
+	servers, err := lastServers(c.store, c.snapshots)
+	if err != nil {
+		c.log.WithError(err).Debug("cluster: the newest servers")
+		return false
+	}
+	voters := slices.DeleteFunc(servers, func(s raft.Server) bool { return s.Suffrage != raft.Voter })
+	return len(voters) == 1 && string(voters[0].ID) == c.id
+}
+
+// hasNewest tells whether all other nodes are there, follow nobody, and have no entry that this one lacks. What it decided alone and
+// nobody has heard of is lost with its disk, and nobody rests on it.
+func (c *Cluster) hasNewest(ctx context.Context, asked []reply) bool {
+	term, last, _, err := lastEntry(c.store, c.snapshots)
+	if err != nil {
+		return false
+	}
+	known := map[string]bool{c.id: true}
+	answers := c.survey(ctx)
+	for _, r := range c.View().wanted() {
+		p := answers[r.ID]
+		newer := p.Term > term || p.Term == term && p.Last > last
+		if known[r.ID] = true; r.ID != c.id && (p.Last == 0 || p.WentBack || p.Leader != "" || newer) {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(asked, func(r reply) bool { return r.err == nil && r.Cluster == c.cluster() && !known[r.Node.ID] })
+}
+
+// note writes down what becomes of the disk that went back, and begins again.
+func (c *Cluster) note(change func(*regress)) error {
 	c.self.mu.Lock()
 	defer c.self.mu.Unlock()
 	r := *c.self.regress
-	r.Term = term
+	change(&r)
 	if err := c.cfg.Log.Apply(r.write()); err != nil {
 		return fmt.Errorf("cluster: raft's store: %w", err)
 	}
@@ -97,14 +130,14 @@ func (c *Cluster) makeEmpty() error {
 		return nil
 	}
 	r, err := decodeRegress(raw)
-	if err != nil || r.Term == 0 || r.Empty {
+	if err != nil || r.Term == 0 || r.Back {
 		return err
 	}
 	if err := removeAll(filepath.Join(c.cfg.Dir, snapshotDir)); err != nil {
 		return fmt.Errorf("cluster: %w", err)
 	}
-	r.Empty = true
-	writes := []Write{r.write(), {Key: keyApplied}}
+	r.Back = true
+	writes := []Write{r.write(), {Key: keyApplied}, {Key: keyFloor, Value: fmt.Appendf(nil, "%d", r.Index)}}
 	for _, below := range []string{prefixLog, prefixRaft} {
 		for key := range c.cfg.Log.Prefix(below) {
 			writes = append(writes, Write{Key: key})
@@ -149,5 +182,5 @@ func (c *Cluster) readmitPeer(ctx context.Context, id string) (readmitted, error
 	if !n.leads() || n.CurrentTerm() != term {
 		return readmitted{}, refusal(codeRetry, "node %s does not lead any more", c.cfg.Name)
 	}
-	return readmitted{Term: term}, nil
+	return readmitted{Term: term, Index: c.View().Index()}, nil
 }

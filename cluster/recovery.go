@@ -174,6 +174,7 @@ func (c *Cluster) recoverStored(d *loaded, r recovery) error {
 	}
 	facts, _, _ := d.fsm.tree.Load().apply(r.Index, Txn{Then: []Op{{Key: belowRecovered + r.ID, Value: value}}})
 	d.fsm.tree.Store(facts)
+	d.fsm.uncover()
 	id := nodeID(publicKey(d.key))
 	self := raft.Configuration{Servers: []raft.Server{{
 		Suffrage: raft.Voter, ID: raft.ServerID(id), Address: raftAddr(id, netip.AddrPortFrom(c.cfg.Advertise, c.cfg.RaftPort)),
@@ -213,4 +214,30 @@ func lastEntry(store *raftStore, snapshots raft.SnapshotStore) (term, index uint
 		return 0, 0, at, errors.Join(errors.New("this node has no copy of the facts"), err)
 	}
 	return all[0].Term, all[0].Index, at, nil
+}
+
+// lastServers are those of raft by the newest entry or snapshot that says so.
+func lastServers(store *raftStore, snapshots raft.SnapshotStore) ([]raft.Server, error) {
+	first, err := store.FirstIndex()
+	if err != nil {
+		return nil, err
+	}
+	last, err := store.LastIndex()
+	if err != nil {
+		return nil, err
+	}
+	for index := last; index >= first && index > 0; index-- {
+		var log raft.Log
+		if err := store.GetLog(index, &log); err != nil {
+			return nil, err
+		}
+		if log.Type == raft.LogConfiguration {
+			return raft.DecodeConfiguration(log.Data).Servers, nil // of our own store: raft takes it the same way
+		}
+	}
+	all, err := snapshots.List()
+	if err != nil || len(all) == 0 {
+		return nil, errors.Join(errors.New("this node has no copy of the facts"), err)
+	}
+	return all[0].Configuration.Servers, nil
 }

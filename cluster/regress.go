@@ -30,10 +30,11 @@ type regress struct {
 	Version int    `json:"v"`
 	ID      string `json:"id"`   // of this one time
 	Text    string `json:"text"` // for the operator
-	// Term is that of the leader that has taken this node's vote, 0 while none has; then the copy of the facts is dropped. Empty
-	// says that it was, and Told that the node has been at work since.
+	// Term is that of the leader that has taken this node's vote, 0 while none has, and Index the newest entry that it had; then the
+	// copy of the facts is dropped. Back says that the node takes part again, and Told that it has been at work since.
 	Term  uint64 `json:"term,omitempty"`
-	Empty bool   `json:"empty,omitempty"`
+	Index uint64 `json:"index,omitempty"`
+	Back  bool   `json:"back,omitempty"`
 	Told  bool   `json:"told,omitempty"`
 }
 
@@ -129,14 +130,14 @@ func (c *Cluster) tellRegress() {
 	switch {
 	case r.Told:
 		c.self.regress = nil
-	case r.Empty:
+	case r.Back:
 		r.Told = true
 		next = r.write()
 		fallthrough
 	default:
 		c.alarms.hold(keyRegress, r.Text)
 	}
-	if !r.Empty {
+	if !r.Back {
 		return
 	}
 	if err := c.cfg.Log.Apply(next); err != nil {
@@ -162,7 +163,7 @@ func (c *Cluster) mark() []byte {
 	}
 	c.self.mu.Lock()
 	defer c.self.mu.Unlock()
-	if !c.self.saved || c.self.regress != nil && !c.self.regress.Empty {
+	if !c.self.saved || c.self.regress != nil && !c.self.regress.Back {
 		return nil
 	}
 	last := c.self.pasts[len(c.self.pasts)-1]
@@ -177,7 +178,7 @@ func (c *Cluster) recalled(id string, raw []byte) {
 	c.self.mu.Lock()
 	defer c.self.mu.Unlock()
 	c.self.heard = true
-	if c.self.regress != nil && !c.self.regress.Empty {
+	if c.self.regress != nil && !c.self.regress.Back {
 		return
 	}
 	m, err := openMark(c.self.key, raw)

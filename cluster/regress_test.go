@@ -154,8 +154,11 @@ func TestOldDiskOfAVoter(t *testing.T) {
 	if back.c.ID() != id || back.c.Regressed() != first {
 		t.Errorf("node %s, then %s; %q, then %q", id, back.c.ID(), first, back.c.Regressed())
 	}
+	eventually(t, "it has facts", func() bool { return back.c.View().Index() > 0 })
+	if !back.has("a", "3") {
+		t.Errorf("it goes by facts up to entry %d, before it has all that it had", back.c.View().Index())
+	}
 	oneCluster(t, nodes...)
-	eventually(t, "it has the facts", func() bool { return back.has("a", "3") })
 	if now := disk.term(t); now < newest {
 		t.Errorf("it is in term %d, and was in %d", now, newest)
 	}
@@ -260,6 +263,33 @@ func TestOldDiskOfTheOnlyVoter(t *testing.T) {
 	if back.c.ID() != id || !back.has("a", "1") {
 		t.Errorf("node %s, then %s; it has the fact: %v", id, back.c.ID(), back.has("a", "1"))
 	}
+}
+
+// The only voter of two has lost leases, and none of the facts that the other one has: it leads again.
+func TestOldDiskOfTheOnlyVoterThatLacksNoFact(t *testing.T) {
+	t.Parallel()
+	nodes := newLab(t).hosts(2)
+	disks := watched(nodes)
+	allUp(nodes)
+	oneCluster(t, nodes...)
+	back := leader(t, nodes...)
+	other := except(nodes, back)[0]
+	back.write(t, "a", "1")
+	eventually(t, "the other one has it", func() bool { return other.has("a", "1") })
+	disks[back].work(12)
+	remembers(t, other, back, disks[back])
+	id := back.c.ID()
+	back.stop()
+	disks[back].others[1] -= 12
+	back.up()
+	back.again() // what stands on the cluster is told
+	first := back.c.Regressed()
+	back.again() // nobody has more
+	oneCluster(t, nodes...)
+	if back.c.ID() != id || first == "" || back.c.Regressed() != first || !alarmed(back, "12 of leases") {
+		t.Errorf("node %s, then %s; %q, then %q; alarms %q", id, back.c.ID(), first, back.c.Regressed(), back.c.Status().Alarms)
+	}
+	other.write(t, "a", "2")
 }
 
 // TestWhoLeavesIsNoOldDisk: a new node on the same disk has nothing to do with what the old one was.

@@ -72,6 +72,7 @@ func newLives(s *scene) *lives {
 // any time, whoever is refused one is told why, and when the last is gone, nothing is left.
 func (l *lives) play() {
 	l.Helper()
+	l.littered = true
 	l.create()
 	var working, beside sync.WaitGroup
 	var errs []error
