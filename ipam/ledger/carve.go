@@ -141,7 +141,15 @@ func (l *Ledger) answer(at Moment, p *pool, w cluster.Want) Move {
 		}
 		return propose(txn, func(_ Moment, err error) Move {
 			if err != nil && !errors.Is(err, cluster.ErrConflict) {
-				return done(fmt.Errorf("answer who asks for %s: %w", w.Addr, err))
+				err = fmt.Errorf("answer who asks for %s: %w", w.Addr, err)
+				if flawed(flawTakenBackEarly) {
+					return write(writes(deletion(carveKey(p.ID, w.Addr))), func(Moment) Move {
+						delete(p.excluded, w.Addr)
+						p.known = false
+						return done(err)
+					})
+				}
+				return done(err)
 			}
 			return done(nil)
 		})
@@ -195,7 +203,7 @@ func (l *Ledger) takeBack(at Moment, p *pool) Move {
 		rec := p.excluded[addr]
 		owner, found := at.View.Owner(p.Shared, addr)
 		w, asked := at.View.Want(p.Shared, addr)
-		if open := asked && w.Index == rec.Want && !flawed(flawTakenBackEarly); at.View.Index() < rec.Seen || !found || !p.ours(owner) || open {
+		if open := asked && w.Index == rec.Want; at.View.Index() < rec.Seen || !found || !p.ours(owner) || open {
 			continue
 		}
 		ours, all = append(ours, addr), append(all, deletion(carveKey(p.ID, addr)))

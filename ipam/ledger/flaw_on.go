@@ -29,7 +29,7 @@ var flawNames = [...]string{
 	flawCarvedIsGiven:          "an address that was carved out of a block is given by its owner",
 	flawExcludedIsGiven:        "an address that is being given to another host is given here",
 	flawExclusionNotOnDisk:     "that an address is given to another host is not on disk",
-	flawTakenBackEarly:         "an exclusion ends while its question is open",
+	flawTakenBackEarly:         "an exclusion ends when its answer is lost",
 	flawUsedIsGivenAway:        "an address in use is given to another host",
 	flawGatewayIsGiven:         "gateways and broadcast addresses are given",
 	flawRangeIsIgnored:         "dynamic addresses come from outside the range",

@@ -216,7 +216,7 @@ func (p *process) mayGive(lease string, addr netip.Addr) bool {
 			continue
 		}
 		owner, found := p.h.w.log[p.h.at].Owner(nw.def.shared, addr)
-		return found && owner.Node == p.h.id && !p.h.frozen(nw.pool(addr), nw.def.shared, addr)
+		return found && owner.Node == p.h.id && !p.h.frozen(pool, nw.def.shared, addr) && !p.h.gaveUp(pool, owner)
 	}
 	return false
 }

@@ -156,6 +156,9 @@ func (w *world) faults(t *task) {
 		}
 		h := w.hosts[w.IntN(len(w.hosts))]
 		w.hosts[w.IntN(len(w.hosts))].copied()
+		if w.chance(0.15) {
+			w.contend()
+		}
 		switch n := w.IntN(20); {
 		case n < 8:
 			h.kill()
@@ -170,6 +173,30 @@ func (w *world) faults(t *task) {
 			h.engine.dies()
 		case h.w.quorum(h):
 			w.start(func(t *task) { w.forget(t, h) })
+		}
+	}
+}
+
+// contend has users of several hosts ask for addresses of one block, its owner's among them.
+func (w *world) contend() {
+	def := w.nets[w.IntN(len(w.nets))]
+	blocks := w.newest().Blocks(def.shared)
+	if len(blocks) == 0 {
+		return
+	}
+	block := blocks[w.IntN(len(blocks))].Prefix
+	for range 1 + w.IntN(4) {
+		addr := w.someAddress(block)
+		for _, h := range w.hosts {
+			if !w.chance(0.5) {
+				continue
+			}
+			lifetime := w.within(0, 5*time.Second)
+			w.after(w.within(0, 5*time.Second), func() {
+				if nw := h.engine.nets[def.shared]; nw != nil && nw.made && w.faulty {
+					w.start(func(t *task) { h.engine.lives(t, nw, addr, lifetime) })
+				}
+			})
 		}
 	}
 }
@@ -254,6 +281,7 @@ func (h *host) rejoin(t *task) {
 		if !h.cut {
 			h.kill()
 			h.renew()
+			h.copies = h.w.now + h.w.within(0, 3*time.Second)
 			h.w.say("%s is now %s", h.name, h.id)
 			h.w.register(h)
 			h.boot()

@@ -30,6 +30,7 @@ type host struct {
 	ids     int
 	at      int                      // log entry it has come to
 	cut     bool                     // it reaches nobody, and nobody it
+	copies  time.Duration            // until when it copies the facts, as a new node
 	disk    map[string][]byte        // of the ledger
 	changed bool                     // since it was checked
 	came    map[string]time.Duration // keys of leases that ended, and when

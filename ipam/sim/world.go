@@ -149,7 +149,7 @@ func (w *world) tell(h *host, index int) {
 	if w.faulty && w.chance(0.1) {
 		delay = w.within(0, 3*time.Second)
 	}
-	w.after(delay, func() {
+	w.after(max(delay, h.copies-w.now), func() {
 		if h.process != nil && !h.cut && index > h.at {
 			h.at = index
 			h.process.news()
@@ -159,7 +159,7 @@ func (w *world) tell(h *host, index int) {
 
 // quorum says whether a host reaches most of the others.
 func (w *world) quorum(h *host) bool {
-	if h.cut || h.process == nil {
+	if h.cut || h.process == nil || w.now < h.copies {
 		return false
 	}
 	up := 0
