@@ -21,7 +21,7 @@ FUZZTIME ?= 10s
 BENCH_ROUNDS ?= 10
 BENCH_OVERLAY ?= swarm
 
-.PHONY: help build check test size sim flaws nemesis crash e2e soak bench demo plugin previous dockerfile-test install uninstall lab-up lab-down lint fuzz clean
+.PHONY: help build check test size sim flaws nemesis crash crash-sample e2e soak bench demo plugin previous dockerfile-test install uninstall lab-up lab-down lint fuzz clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -39,7 +39,7 @@ check: lint ## All that needs no engine: format, vet, lint, unit, property and k
 	wait $$virtual || failed=1; \
 	[ -z "$$failed" ]
 
-test: check size e2e ## Everything that is claimed: check, size, e2e
+test: check size flaws nemesis crash-sample sim e2e ## Everything that is claimed: all of these; an hour
 
 e2e: plugin previous ## The scenarios on real engines: 20.10, 28.5, and a mix with 26.1, unless CARRICK_ENGINES=26.1,… says otherwise
 	go test -tags e2e -count=1 -timeout 70m -p 1 -parallel 4 ./lab/... ./e2e/...
@@ -65,6 +65,9 @@ nemesis: ## Five nodes under faults for NEMESIS_TIME=10m (8 s), NEMESIS_SEED=…
 crash: ## Kill the plugin at each of its changes of files and of the kernel: CRASH_BOTH=1 CRASH_DOUBLES=1000 for more, CRASH_ONLY=overlay for less
 	scripts/prepare iproute2 nftables procps strace util-linux
 	go test -tags crash -count=1 -timeout 0 -v ./crash
+
+crash-sample: ## Every eighth of them
+	CRASH_EVERY=8 CRASH_DOUBLES=2 CRASH_WORKERS=6 $(MAKE) crash
 
 demo: plugin ## Three hosts and one network, shown as a user would type it; a minute, and a few more the first time
 	go run -tags e2e ./e2e/demo

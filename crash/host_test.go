@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// patience is how long a condition is waited for that a busy machine may delay.
-const patience = time.Minute
+// patience is how long a condition is waited for: an endpoint whose devices are gone is removed after 75 s, a lease that nobody uses after 90 s.
+const patience = 3 * time.Minute
 
 // host is a machine of its own: a network and a mount namespace, in which the plugin has its disk, its socket and the engine's
 // directories, and another network namespace that stands for the sandboxes of all containers.
