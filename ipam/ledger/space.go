@@ -44,7 +44,8 @@ type space struct {
 // part is a range of addresses that are all ours to give.
 type part struct {
 	prefix netip.Prefix
-	next   netip.Addr // the lowest that was never given; zero: there is none
+	next   netip.Addr // its mark, as it is on disk: none from here on was given but by name; zero: there is none
+	look   netip.Addr // from where on to look for one that was never given; zero: there is none
 }
 
 type freedAddr struct {
@@ -94,7 +95,7 @@ func (s *space) setParts(prefixes []netip.Prefix, barred map[netip.Addr]bool, no
 		default:
 			next = prefix.Addr()
 		}
-		s.parts = append(s.parts, part{prefix, next})
+		s.parts = append(s.parts, part{prefix, next, next})
 	}
 	before := s.barred
 	s.barred = barred
@@ -120,7 +121,7 @@ func (s *space) resume(nexts map[netip.Prefix]netip.Addr, now time.Time) {
 	}
 	for n, p := range s.parts {
 		if next, ok := nexts[p.prefix]; ok {
-			s.parts[n].next = next
+			s.parts[n].next, s.parts[n].look = next, next
 		}
 	}
 }
@@ -157,13 +158,13 @@ func (s *space) pick(now time.Time, seed uint64) (netip.Addr, bool) {
 			}
 			continue
 		}
-		for p.next.IsValid() && p.prefix.Contains(p.next) {
-			if _, resting := s.freed[p.next]; !resting && s.mine(p.next) {
-				return p.next, true
+		for p.look.IsValid() && p.prefix.Contains(p.look) {
+			if _, resting := s.freed[p.look]; !resting && s.mine(p.look) {
+				return p.look, true
 			}
-			p.next = p.next.Next()
+			p.look = p.look.Next()
 		}
-		p.next = netip.Addr{}
+		p.look = netip.Addr{}
 	}
 	return oldest, found
 }
@@ -223,15 +224,15 @@ func (s *space) take(addr netip.Addr, l *lease) {
 	s.leases[addr], s.counted = l, false
 	s.stir(addr)
 	delete(s.freed, addr)
-	if n := s.part(addr); n >= 0 && s.parts[n].next == addr {
-		s.parts[n].next = addr.Next()
+	if n := s.part(addr); n >= 0 && s.parts[n].look == addr {
+		s.parts[n].next, s.parts[n].look = addr.Next(), addr.Next()
 	}
 }
 
 // after is what the part of an address has left after it was taken, if that is worth noting.
 func (s *space) after(addr netip.Addr) (netip.Prefix, netip.Addr, bool) {
 	n := s.part(addr)
-	if n < 0 || s.parts[n].vast() || s.parts[n].next != addr {
+	if n < 0 || s.parts[n].vast() || s.parts[n].look != addr {
 		return netip.Prefix{}, netip.Addr{}, false
 	}
 	return s.parts[n].prefix, addr.Next(), true

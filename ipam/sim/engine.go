@@ -141,9 +141,12 @@ var errGone = errors.New("it is gone")
 
 // driver has the driver do something about a network. It does one thing at a time.
 func (e *engine) driver(t *task, nw *network, do func(*task, *network) error) error {
-	p := e.h.process
+	p, run := e.h.process, e.run
 	for p != nil && !p.dead && p.turns[nw] {
 		t.sleep(20 * time.Millisecond)
+	}
+	if e.run != run {
+		return errDied // who has asked is no more; what comes next of its network waits behind it in truth, and finds it gone
 	}
 	if p == nil || p.dead {
 		return errDied

@@ -82,6 +82,9 @@ func (h *host) wants(nw *network, block netip.Prefix) {
 // remains checks that a host does not need another block at once.
 func (h *host) remains(nw *network, s cluster.Subnet, pool string, but netip.Prefix) {
 	v := h.w.log[h.at]
+	if _, fenced := v.Fenced(h.id); fenced {
+		return // it has heard so while the disk was slow, and has no block
+	}
 	owners := v.Owners(nw.def.shared)
 	blocks, total, free := 0, uint64(0), uint64(0)
 	for _, b := range v.Blocks(nw.def.shared) {
