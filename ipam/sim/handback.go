@@ -79,6 +79,28 @@ func (h *host) wants(nw *network, block netip.Prefix) {
 	}
 }
 
+// mayForget has the plugin die, sometimes, after it has told the cluster which blocks it gives back, and somebody want an address of one
+// when it starts.
+func (h *host) mayForget(txn cluster.Txn) {
+	if !handsBack(txn) || !h.w.faulty || !h.w.chance(0.3) {
+		return
+	}
+	shared, text, _ := strings.Cut(strings.TrimPrefix(txn.Then[0].Key, "block/"), "/")
+	block, nw := netip.MustParsePrefix(text), h.engine.nets[shared]
+	if nw == nil {
+		return
+	}
+	h.w.after(h.w.within(0, 6*time.Second), func() {
+		h.kill()
+		h.w.after(h.w.within(100*time.Millisecond, time.Second), func() {
+			h.boot()
+			for range 3 {
+				h.w.after(h.w.within(0, 20*time.Millisecond), func() { h.wants(nw, block) })
+			}
+		})
+	})
+}
+
 // remains checks that a host does not need another block at once.
 func (h *host) remains(nw *network, s cluster.Subnet, pool string, but netip.Prefix) {
 	v := h.w.log[h.at]

@@ -279,6 +279,7 @@ func (h *host) rejoin(t *task) {
 			return
 		}
 		if !h.cut {
+			h.engine.hurries(t)
 			h.kill()
 			h.renew()
 			h.copies = h.w.now + h.w.within(0, 3*time.Second)

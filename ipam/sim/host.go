@@ -349,6 +349,7 @@ func (t *task) propose(p *process, txn cluster.Txn, deadline time.Duration) erro
 			h.stumbles()
 		}
 	}
+	h.mayForget(txn)
 	lost := w.faulty && (w.chance(0.06) || handsBack(txn) && w.chance(0.5))
 	if lost && w.chance(0.6) { // written some time, or never; nobody here will know
 		w.figures.LostAnswers++
