@@ -393,7 +393,7 @@ func (e *engine) end(t *task, c *container) {
 	for _, err := t.retry(e.h, unuse); err != nil; _, err = t.retry(e.h, unuse) {
 		t.sleep(time.Second) // the driver knows that the endpoint is gone, and goes on whatever the engine does
 	}
-	if w.faulty && w.chance(0.05) || e.run != run {
+	if w.faulty && w.chance(0.05) || e.run != run || !c.addr.IsValid() {
 		return
 	}
 	release := func(l *ledger.Ledger, at ledger.Moment) ledger.Move {

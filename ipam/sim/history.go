@@ -282,6 +282,7 @@ func (h *host) rejoin(t *task) {
 			h.engine.hurries(t)
 			h.kill()
 			h.renew()
+			h.disowns()
 			h.copies = h.w.now + h.w.within(0, 3*time.Second)
 			h.w.say("%s is now %s", h.name, h.id)
 			h.w.register(h)

@@ -79,6 +79,23 @@ func (h *host) goesBack() {
 	h.past.commits++
 }
 
+// disowns: a host whose disk went back was forgotten before its containers were taken over. What they have is not promised to them:
+// see docs/addresses.md.
+func (h *host) disowns() {
+	for _, shared := range h.w.sharedNets() {
+		nw := h.engine.nets[shared]
+		if nw == nil {
+			continue
+		}
+		for _, c := range nw.containers {
+			if c.lost && c.addr.IsValid() {
+				h.w.lets(c)
+				c.used, c.addr = false, netip.Addr{}
+			}
+		}
+	}
+}
+
 // purge is what an operator does about networks that an older disk has and the engine has not: `carrick network rm`.
 func (p *process) purge(t *task) {
 	for again := true; again && !p.dead; {

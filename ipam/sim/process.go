@@ -88,9 +88,6 @@ func (p *process) rebind(t *task, nw *network) error {
 	}
 	used := slices.Clone(nw.containers)
 	for _, c := range used {
-		if other := t.w.holders[c.place()]; c.lost && other != nil && other != c {
-			c.used = false // its host was forgotten before it was taken over, which is not promised: see docs/addresses.md
-		}
 		if c.used {
 			_, err := t.call(p, func(l *ledger.Ledger, at ledger.Moment) ledger.Move {
 				return l.Use(at, nw.id, c.endpoint, []netip.Addr{c.addr})
