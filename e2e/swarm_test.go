@@ -19,6 +19,7 @@ var swarms = []scenario{
 // besideSwarm: the engine's own overlay uses the same port, and neither minds the other: whichever is there first, and
 // when either goes.
 func besideSwarm(s *scene) {
+	s.spoiled = true // Swarm leaves chains of its own, and on a busy engine makes its ingress network anew after it was left
 	s.arm()
 	s.network("blue")
 	ours := s.runOnAll("ours", "--network", "blue")
@@ -44,7 +45,6 @@ func besideSwarm(s *scene) {
 	s.reach(append(allPairs("blue", ours...), allPairs("theirs", theirs...)...))
 	s.dissolveSwarm()
 	s.all(s.sweep)
-	s.spoiled = true // Swarm leaves chains of its own, and on a busy engine makes its ingress network anew after it was left
 }
 
 // formSwarm makes the first host a manager and the others workers.
@@ -59,12 +59,28 @@ func (s *scene) formSwarm(flags ...string) {
 	})
 }
 
-// overlayOfSwarm makes one of the engine's overlays, with a container on each host.
+// overlayOfSwarm makes one of the engine's overlays, with a container on each host. A busy manager may not attach one within the 20 s
+// that an engine waits; then it is tried again.
 func (s *scene) overlayOfSwarm() []*container {
 	s.Helper()
 	v4, _ := s.nextSubnets()
 	s.docker(s.hosts[0], "network", "create", "-d", "overlay", "--attachable", "--subnet", v4.String(), "theirs")
-	return s.runOnAll("theirs", "--network", "theirs")
+	theirs := make([]*container, len(s.hosts))
+	s.until("Swarm has attached a container on each host", func() error {
+		return onAll(s.hosts, func(h *lab.Host) (err error) {
+			i := s.index(h)
+			if theirs[i] != nil {
+				return nil
+			}
+			name := fmt.Sprint("theirs", i+1)
+			if theirs[i], err = s.start(h, name, "--network", "theirs"); err != nil {
+				theirs[i] = nil
+				_, _ = h.Docker(s.ctx, "rm", "-f", name) // the next try has the name
+			}
+			return err
+		})
+	})
+	return theirs
 }
 
 func (s *scene) dissolveSwarm() {
