@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -98,6 +99,14 @@ func (d disks) join(dir string) (*cluster.Cluster, func() error, error) {
 	return c, s.Close, nil
 }
 
+// factOf is what an entry says, on all hosts: the first that the one under test is a node.
+func factOf(i int, node string) (key string, value []byte) {
+	if i == 1 {
+		return "node/" + node, fmt.Appendf(nil, `{"v":1,"id":%q,"name":"host0"}`, node)
+	}
+	return fmt.Sprint("k/", i), []byte("v")
+}
+
 // writeLog makes the host a node with these entries, each of which is one fact, and a snapshot of the first half: in the
 // formats of package cluster.
 func (d *disks) writeLog(t *testing.T, dir string, from, to int) {
@@ -111,7 +120,8 @@ func (d *disks) writeLog(t *testing.T, dir string, from, to int) {
 	s, err := store.Open(filepath.Join(dir, "raft"))
 	d.engine.must(err)
 	for i := from; i <= to; i++ {
-		entry := fmt.Sprintf(`{"v":1,"id":"request-%d","txn":{"then":[{"key":"k/%d","value":"dg=="}]}}`, i, i)
+		key, value := factOf(i, d.node)
+		entry := fmt.Sprintf(`{"v":1,"id":"request-%d","txn":{"then":[{"key":%q,"value":%q}]}}`, i, key, base64.StdEncoding.EncodeToString(value))
 		b := binary.BigEndian.AppendUint64([]byte{1, 0}, uint64(i)) // version, command, index
 		b = binary.BigEndian.AppendUint64(b, 1)                     // term
 		b = binary.BigEndian.AppendUint64(b, 0)                     // time
@@ -129,17 +139,18 @@ func (d *disks) writeLog(t *testing.T, dir string, from, to int) {
 	var content bytes.Buffer
 	fmt.Fprintf(&content, `{"v":1,"last":%d,"facts":%d,"marks":0,"seen":0}`, entries/2, entries/2)
 	for i := 1; i <= entries/2; i++ {
-		fmt.Fprintf(&content, `{"k":"k/%d","i":%d,"x":"dg=="}`, i, i)
+		key, value := factOf(i, d.node)
+		fmt.Fprintf(&content, `{"k":%q,"i":%d,"x":%q}`, key, i, base64.StdEncoding.EncodeToString(value))
 	}
-	id := fmt.Sprintf("%016x-%016x", 1, entries/2)
-	about, err := json.Marshal(map[string]any{"Version": 1, "ID": id, "Index": entries / 2, "Term": 1})
+	name := fmt.Sprintf("%016x-%016x", 1, entries/2)
+	about, err := json.Marshal(map[string]any{"Version": 1, "ID": name, "Index": entries / 2, "Term": 1})
 	d.engine.must(err)
 	b := binary.BigEndian.AppendUint32([]byte("carrickS"), 1)
 	b = append(append(binary.BigEndian.AppendUint32(b, uint32(len(about))), about...), content.Bytes()...)
 	sum := sha256.Sum256(b)
 	d.engine.must(os.MkdirAll(filepath.Join(dir, "cluster", "snapshots"), 0o700))
 	for _, ext := range []string{".a", ".b"} {
-		d.engine.must(os.WriteFile(filepath.Join(dir, "cluster", "snapshots", id+ext), append(b, sum[:]...), 0o600))
+		d.engine.must(os.WriteFile(filepath.Join(dir, "cluster", "snapshots", name+ext), append(b, sum[:]...), 0o600))
 	}
 }
 
@@ -229,7 +240,7 @@ func (d disks) judgeNode(c *cluster.Cluster, s *start) {
 	}
 	facts := 0
 	for f := range c.View().Prefix("") {
-		if string(f.Value) != "v" || f.Key != fmt.Sprint("k/", f.Index) {
+		if key, value := factOf(int(f.Index), d.node); f.Key != key || !bytes.Equal(f.Value, value) {
 			s.wrong += fmt.Sprintf("; fact %s is %q", f.Key, f.Value)
 		}
 		facts++
