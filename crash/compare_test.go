@@ -106,13 +106,17 @@ func (e *engine) reports() (lines []string) {
 			for _, key := range forgotten {
 				delete(o, key)
 			}
-			if what == "Blocks" { // which one of a subnet is claimed is up to chance
+			if what == "Blocks" { // which one of a subnet is claimed is up to chance: they count as one
 				delete(o, "prefix")
 				delete(o, "size")
 			}
 			raw, err := json.Marshal(o)
 			e.must(err)
-			lines = append(lines, what+": "+string(raw))
+			line := what + ": " + string(raw)
+			if what == "Blocks" && slices.Contains(lines, line) {
+				continue // an address that is asked for by name may lie in the first one
+			}
+			lines = append(lines, line)
 		}
 	}
 	return lines
