@@ -69,8 +69,8 @@ crash: ## Kill the plugin at each of its changes of files and of the kernel: CRA
 	scripts/prepare iproute2 nftables procps strace util-linux
 	go test -tags crash -count=1 -timeout 0 -v ./crash
 
-crash-sample: ## Every eighth of them
-	CRASH_EVERY=8 CRASH_DOUBLES=2 CRASH_WORKERS=6 $(MAKE) crash
+crash-sample: ## Every twentieth of them
+	CRASH_EVERY=20 CRASH_DOUBLES=1 CRASH_WORKERS=6 $(MAKE) crash
 
 demo: plugin ## Three hosts and one network, shown as a user would type it; a minute, and a few more the first time
 	go run -tags e2e ./e2e/demo
