@@ -227,16 +227,21 @@ func TestOldDiskIsFoundLate(t *testing.T) {
 	}
 }
 
+// onlyVoter is a cluster of two, of which one votes.
+func onlyVoter(t *testing.T) (nodes []*testNode, disks map[*testNode]*counted, back, other *testNode) {
+	nodes = newLab(t).hosts(2)
+	disks = watched(nodes)
+	allUp(nodes)
+	oneCluster(t, nodes...)
+	back = leader(t, nodes...)
+	return nodes, disks, back, except(nodes, back)[0]
+}
+
 // The only voter of two goes back: nobody can take its vote. The operator recovers the cluster on the other one, whose copy is the
 // newest that there is, and the voter follows.
 func TestOldDiskOfTheOnlyVoter(t *testing.T) {
 	t.Parallel()
-	nodes := newLab(t).hosts(2)
-	disks := watched(nodes)
-	allUp(nodes)
-	oneCluster(t, nodes...)
-	back := leader(t, nodes...)
-	other := except(nodes, back)[0]
+	nodes, disks, back, other := onlyVoter(t)
 	back.stop()
 	old := copyDisk(t, back, disks[back])
 	back.up()
@@ -268,12 +273,7 @@ func TestOldDiskOfTheOnlyVoter(t *testing.T) {
 // The only voter of two has lost leases, and none of the facts that the other one has: it leads again.
 func TestOldDiskOfTheOnlyVoterThatLacksNoFact(t *testing.T) {
 	t.Parallel()
-	nodes := newLab(t).hosts(2)
-	disks := watched(nodes)
-	allUp(nodes)
-	oneCluster(t, nodes...)
-	back := leader(t, nodes...)
-	other := except(nodes, back)[0]
+	nodes, disks, back, other := onlyVoter(t)
 	back.write(t, "a", "1")
 	eventually(t, "the other one has it", func() bool { return other.has("a", "1") })
 	disks[back].work(12)
