@@ -1,7 +1,6 @@
 package driver
 
 import (
-	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -29,14 +28,7 @@ func (n *empty) View() cluster.View {
 
 // TestTrafficGoesOnUntilThereAreFacts: by no facts nobody is a node.
 func TestTrafficGoesOnUntilThereAreFacts(t *testing.T) {
-	c := &clustertest.Cluster{}
-	h, other := newHost(t, c, "host1"), newHost(t, c, "host2")
-	for i, host := range []*host{h, other} {
-		must(t, host.CreateNetwork(t.Context(), netRequest("shared", "a1", "10.1.0.0/24")))
-		_, err := host.CreateEndpoint(t.Context(), epRequest("a1", fmt.Sprint("e", i), fmt.Sprintf("10.1.0.%d/24", 2+i)))
-		must(t, err)
-	}
-	h.reconcile(t.Context(), func(*network) bool { return true })
+	h, _ := twoInStep(t)
 	before := h.kernel.String()
 	node := &empty{Node: h.node}
 	config := h.Config

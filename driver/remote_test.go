@@ -145,15 +145,22 @@ func (n *deaf) Sync(ctx context.Context, network string) error {
 	return n.Node.Sync(ctx, network)
 }
 
-func TestTrafficGoesOnUntilTheOthersAreHeardAgain(t *testing.T) {
+// twoInStep are two hosts with a network, an endpoint on each, and the first knows of the other's.
+func twoInStep(t *testing.T) (h, other *host) {
+	t.Helper()
 	c := &clustertest.Cluster{}
-	h, other := newHost(t, c, "host1"), newHost(t, c, "host2")
+	h, other = newHost(t, c, "host1"), newHost(t, c, "host2")
 	for i, host := range []*host{h, other} {
 		must(t, host.CreateNetwork(t.Context(), netRequest("shared", "a1", "10.1.0.0/24")))
 		_, err := host.CreateEndpoint(t.Context(), epRequest("a1", fmt.Sprint("e", i), fmt.Sprintf("10.1.0.%d/24", 2+i)))
 		must(t, err)
 	}
 	h.reconcile(t.Context(), func(*network) bool { return true })
+	return h, other
+}
+
+func TestTrafficGoesOnUntilTheOthersAreHeardAgain(t *testing.T) {
+	h, other := twoInStep(t)
 	before := h.kernel.String()
 	if !strings.Contains(before, " dst 192.0.2.2") {
 		t.Fatalf("nothing of host2 in\n%s", before)
