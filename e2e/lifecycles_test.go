@@ -280,6 +280,7 @@ var refusals = []struct{ class, words string }{
 	{"no quorum", "not a member"},
 	{"another has the address", "is in use"},
 	{"another has the address", "is asking for it"},
+	{"another has the address", "is being given to another host"}, // it has asked, and may have given up since
 	{"another has the address", "was given to host"},
 	{"another has the address", "others were faster"},
 	{"its host does not answer", "did not answer within"},
