@@ -130,6 +130,15 @@ func OwnersOf(blocks []Block) Owners {
 // All are the blocks by their prefixes. The slice is not to be changed.
 func (o Owners) All() []Block { return o.blocks }
 
+// Get returns a block by its prefix.
+func (o Owners) Get(prefix netip.Prefix) (Block, bool) {
+	n, ok := o.index[prefix]
+	if !ok {
+		return Block{}, false
+	}
+	return o.blocks[n], true
+}
+
 // Block returns the longest block around an address.
 func (o Owners) Block(addr netip.Addr) (Block, bool) {
 	for _, bits := range o.bits {

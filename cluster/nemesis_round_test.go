@@ -74,7 +74,7 @@ func (r *round) hooks(addr netip.Addr) *hooks {
 			}
 			return f
 		},
-		sends: func(t *raft.NetworkTransport) raft.Transport { return wired{t, r.wire, addr} },
+		sends: func(t *raft.NetworkTransport) sender { return wired{t, r.wire, addr} },
 		call: func(ctx context.Context, to netip.AddrPort, _ string, send func(context.Context) (received, error)) (received, error) {
 			return r.wire.call(ctx, addr, to, send)
 		},

@@ -35,7 +35,7 @@ const (
 type hooks struct {
 	config  func(*raft.Config)
 	machine func(*fsm) raft.FSM
-	sends   func(*raft.NetworkTransport) raft.Transport
+	sends   func(*raft.NetworkTransport) sender
 	// call makes a request by send: not at all, late, or more than once.
 	call func(ctx context.Context, to netip.AddrPort, op string, send func(context.Context) (received, error)) (received, error)
 }
@@ -84,6 +84,7 @@ type raftNode struct {
 	*raft.Raft
 	stream *stream
 	trans  *raft.NetworkTransport
+	gate   *gate
 }
 
 // raftConfig is raft's for this node.
@@ -117,15 +118,17 @@ func (c *Cluster) startRaft() (*raftNode, error) {
 		Timeout:               raftIO,
 	})
 	var machine raft.FSM = c.fsm
-	var sends raft.Transport = trans
+	var sends sender = trans
 	if c.cfg.hooks != nil {
 		machine, sends = c.cfg.hooks.machine(c.fsm), c.cfg.hooks.sends(trans)
 	}
-	r, err := raft.NewRaft(c.raftConfig(), machine, c.store, c.store, c.snapshots, sends)
+	gate := newGate(sends)
+	r, err := raft.NewRaft(c.raftConfig(), machine, c.store, c.store, c.snapshots, gate)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("raft: %w", err), trans.Close())
 	}
-	return &raftNode{Raft: r, stream: s, trans: trans}, nil
+	gate.serve(r)
+	return &raftNode{Raft: r, stream: s, trans: trans, gate: gate}, nil
 }
 
 // stop returns when nothing of raft runs any more. The connections go first: raft waits for answers on them.
@@ -139,6 +142,7 @@ func (n *raftNode) stop() error {
 
 // silence ends all connections: nobody hears raft afterwards.
 func (n *raftNode) silence() {
+	n.gate.end()
 	n.trans.Close() // always nil; it closes the stream
 	n.trans.CloseStreams()
 }
