@@ -157,7 +157,7 @@ func (l *lives) sameAfterBoot(h *lab.Host) error {
 	if err != nil {
 		return err
 	}
-	if diff := comparable(withoutBridges(l.venue.empty[h.Name])).Diff(comparable(withoutBridges(now))); diff != "" {
+	if diff := l.difference(withoutBridges(l.venue.empty[h.Name]), withoutBridges(now)); diff != "" {
 		return fmt.Errorf("%s: not as before it was rebooted:\n%s", h.Name, diff)
 	}
 	l.venue.empty[h.Name] = now

@@ -41,8 +41,8 @@ type scene struct {
 	scale   scale
 	rand    *rand.Rand // by seed and scenario, for the scenario's own goroutine
 	spoiled bool       // the hosts are of no use to another scenario
-	// Engines were killed while they started containers, and what they leave then, veths and namespaces, is nobody's. What is the plugin's
-	// has to be gone.
+	// Engines were killed while they started containers, and what they leave then, veths, namespaces and rules, is nobody's. What is the
+	// plugin's has to be gone.
 	littered bool
 }
 

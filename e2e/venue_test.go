@@ -179,22 +179,26 @@ var ofOurs = regexp.MustCompile(`(?m)^[+-].*(carrick|\bck[a-z][0-9a-f]{6}|\b4789
 
 // asBefore waits until a host's kernel holds what it held when the dump was taken: it frees namespaces in its own time.
 func (s *scene) asBefore(h *lab.Host, before lab.Dump) error {
-	before = comparable(before)
 	_, err := s.wait(patience, func() error {
 		now, err := h.Dump(s.ctx)
 		if err != nil {
 			return err
 		}
-		diff := before.Diff(comparable(now))
-		if s.littered {
-			diff = strings.Join(ofOurs.FindAllString(diff, -1), "\n")
-		}
-		if diff != "" {
+		if diff := s.difference(before, now); diff != "" {
 			return fmt.Errorf("%s: not as before:\n%s", h.Name, diff)
 		}
 		return nil
 	})
 	return err
+}
+
+// difference is what of a host's kernel is not as it was, as far as it matters.
+func (s *scene) difference(before, now lab.Dump) string {
+	diff := comparable(before).Diff(comparable(now))
+	if s.littered {
+		diff = strings.Join(ofOurs.FindAllString(diff, -1), "\n")
+	}
+	return diff
 }
 
 // comparable leaves out what an engine changes of its own. It puts its firewall rules in another order when it starts again,

@@ -332,7 +332,7 @@ func (l *Ledger) grant(at Moment, p *pool, addr netip.Addr, a ask) Move {
 		return m
 	}
 	return write(all, func(at Moment) Move {
-		p.receipts, p.noted = receipts, p.known
+		p.note(receipts)
 		delete(p.rests, addr)
 		p.names = remembered
 		p.space.take(addr, &lease{leaseRecord: rec, idle: at.Now, doubt: doubt})

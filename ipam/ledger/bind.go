@@ -160,7 +160,7 @@ func (p *pool) receive(at Moment) Move {
 		return done(nil)
 	}
 	return write(all, func(Moment) Move {
-		p.receipts, p.noted = receipts, p.known
+		p.note(receipts)
 		return done(nil)
 	})
 }

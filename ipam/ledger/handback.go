@@ -30,7 +30,16 @@ func (p *pool) givenUp(b cluster.Block) bool {
 
 // leaving are the blocks that were given up and are still there in the view.
 func (p *pool) leaving() []cluster.Block {
-	return slices.DeleteFunc(slices.Clone(p.blocks.All()), func(b cluster.Block) bool { return !p.givenUp(b) || p.stale })
+	if len(p.given) == 0 || p.stale {
+		return nil
+	}
+	var all []cluster.Block
+	for _, b := range p.blocks.All() {
+		if p.givenUp(b) {
+			all = append(all, b)
+		}
+	}
+	return all
 }
 
 // look notes which blocks of a pool stand empty, and since when they do. An address that is handed out or comes back in
@@ -38,62 +47,51 @@ func (p *pool) leaving() []cluster.Block {
 func (p *pool) look(at Moment, asking map[question]int) {
 	p.refresh(at)
 	before := p.space.quiet
-	p.space.quiet, p.looked = map[netip.Prefix]time.Time{}, true
+	p.space.quiet, p.looked = nil, true
 	if p.Shared == "" || p.stale || p.Since == unsettled {
 		return
 	}
 	busy := p.busy(at, asking)
-	for _, b := range p.blocks.All() {
-		if !p.Prefix.Contains(b.Prefix.Addr()) || !p.ours(b) || p.frozen(b) || p.givenUp(b) || busy[b.Prefix] {
+	all := p.blocks.All()
+	for n, b := range all {
+		if !p.Prefix.Contains(b.Prefix.Addr()) || !p.ours(b) || p.frozen(b) || p.givenUp(b) {
 			continue // the first: a network of several subnets has blocks of each
+		}
+		if n+1 < len(all) && b.Prefix.Contains(all[n+1].Prefix.Addr()) { // of nested prefixes the longer one comes right after
+			continue
+		}
+		if n, _ := slices.BinarySearchFunc(busy, b.Prefix.Addr(), netip.Addr.Compare); n < len(busy) && b.Prefix.Contains(busy[n]) {
+			continue
 		}
 		since, known := before[b.Prefix]
 		if !known {
 			since = at.Now
 		}
+		if p.space.quiet == nil {
+			p.space.quiet = map[netip.Prefix]time.Time{}
+		}
 		p.space.quiet[b.Prefix] = since
 	}
 }
 
-// busy are the prefixes of the lengths that blocks have in which an address is handed out, rests, is asked for, or is another
-// block.
-func (p *pool) busy(at Moment, asking map[question]int) map[netip.Prefix]bool {
-	busy := map[netip.Prefix]bool{}
-	lengths := map[int]bool{}
-	for _, b := range p.blocks.All() {
-		lengths[b.Prefix.Bits()] = true
-	}
-	add := func(addr netip.Addr, longest int) {
-		for bits := range lengths {
-			if prefix, err := addr.Prefix(bits); err == nil && bits <= longest {
-				busy[prefix] = true
-			}
-		}
-	}
-	for addr := range p.space.leases {
-		add(addr, addr.BitLen())
-	}
+// busy are the addresses that are handed out, rest or are asked for, sorted.
+func (p *pool) busy(at Moment, asking map[question]int) []netip.Addr {
+	busy := slices.AppendSeq(make([]netip.Addr, 0, len(p.space.leases)+len(p.space.freed)), maps.Keys(p.space.leases))
 	if !flawed(flawRestingIsHandedBack) {
 		for addr := range p.space.resting(at.Now) {
-			add(addr, addr.BitLen())
+			busy = append(busy, addr)
 		}
 	}
-	for addr := range p.excluded {
-		add(addr, addr.BitLen())
-	}
+	busy = slices.AppendSeq(busy, maps.Keys(p.excluded))
 	for _, w := range at.View.Wants(p.Shared) {
-		add(w.Addr, w.Addr.BitLen())
+		busy = append(busy, w.Addr)
 	}
 	for q := range asking {
 		if q.shared == p.Shared {
-			add(q.addr, q.addr.BitLen())
+			busy = append(busy, q.addr)
 		}
 	}
-	for _, b := range p.blocks.All() {
-		if b.Prefix.IsSingleIP() {
-			add(b.Prefix.Addr(), b.Prefix.Bits()-1)
-		}
-	}
+	slices.SortFunc(busy, netip.Addr.Compare)
 	return busy
 }
 

@@ -121,42 +121,61 @@ func (p *pool) believed(view cluster.View) cluster.Owners {
 	return cluster.OwnersOf(slices.Collect(maps.Values(more)))
 }
 
-// receipt is what a pool's receipts should be, by the facts, and the writes that make them so.
-func (p *pool) receipt() ([]store.Write, map[netip.Prefix]blockRecord) {
+// receipts are how those of a pool change.
+type receipts struct {
+	put  []blockRecord
+	gone []netip.Prefix
+}
+
+// receipt is how a pool's receipts have to change, by the facts, and the writes that make them so.
+func (p *pool) receipt() ([]store.Write, receipts) {
+	var change receipts
 	if p.stale || p.Shared == "" || !p.known || p.noted {
-		return nil, p.receipts
+		return nil, change
 	}
-	receipts := map[netip.Prefix]blockRecord{}
 	var all []store.Write
-	var others []netip.Addr // single addresses that others have
-	for _, b := range p.blocks.All() {
-		if b.Prefix.IsSingleIP() && !p.ours(b) {
-			others = append(others, b.Prefix.Addr())
-		}
-	}
-	for _, b := range p.blocks.All() {
+	blocks, there := p.blocks.All(), 0
+	for n, b := range blocks {
 		if !p.ours(b) {
 			continue
 		}
 		rec := blockRecord{Version: recordVersion, Pool: p.ID, Prefix: b.Prefix, Node: p.self, Index: b.Index}
-		if !b.Prefix.IsSingleIP() {
-			for _, addr := range others {
-				if b.Prefix.Contains(addr) {
-					rec.Carved = append(rec.Carved, addr)
-				}
+		for _, inside := range blocks[n+1:] { // what lies in a block follows it
+			if !b.Prefix.Contains(inside.Prefix.Addr()) {
+				break
+			}
+			if inside.Prefix.IsSingleIP() && !p.ours(inside) {
+				rec.Carved = append(rec.Carved, inside.Prefix.Addr())
 			}
 		}
-		receipts[b.Prefix] = rec
-		if have, ok := p.receipts[b.Prefix]; !ok || have.Index != rec.Index || have.Node != rec.Node || !slices.Equal(have.Carved, rec.Carved) {
-			all = append(all, putBlock(rec))
+		have, ok := p.receipts[b.Prefix]
+		if ok {
+			there++
 		}
+		if !ok || have.Index != rec.Index || have.Node != rec.Node || !slices.Equal(have.Carved, rec.Carved) {
+			all, change.put = append(all, putBlock(rec)), append(change.put, rec)
+		}
+	}
+	if there == len(p.receipts) {
+		return all, change
 	}
 	for _, prefix := range slices.SortedFunc(maps.Keys(p.receipts), comparePrefixes) {
-		if _, ok := receipts[prefix]; !ok {
-			all = append(all, deletion(blockKey(p.ID, prefix)))
+		if b, ok := p.blocks.Get(prefix); !ok || !p.ours(b) {
+			all, change.gone = append(all, deletion(blockKey(p.ID, prefix))), append(change.gone, prefix)
 		}
 	}
-	return all, receipts
+	return all, change
+}
+
+// note takes over what has been written of a pool's receipts.
+func (p *pool) note(change receipts) {
+	for _, rec := range change.put {
+		p.receipts[rec.Prefix] = rec
+	}
+	for _, prefix := range change.gone {
+		delete(p.receipts, prefix)
+	}
+	p.noted = p.known
 }
 
 func comparePrefixes(a, b netip.Prefix) int {
@@ -168,14 +187,20 @@ func (p *pool) frozen(b cluster.Block) bool { return b.Index <= p.Frozen }
 
 // barred are the addresses that lie in blocks of ours and are not ours to give.
 func (p *pool) barred() map[netip.Addr]bool {
-	barred := map[netip.Addr]bool{}
+	var barred map[netip.Addr]bool
+	bar := func(addr netip.Addr, is bool) {
+		if barred == nil {
+			barred = map[netip.Addr]bool{}
+		}
+		barred[addr] = is
+	}
 	for _, b := range p.blocks.All() {
 		if b.Prefix.IsSingleIP() && (!p.ours(b) || p.frozen(b) || p.givenUp(b)) && !flawed(flawCarvedIsGiven) {
-			barred[b.Prefix.Addr()] = true
+			bar(b.Prefix.Addr(), true)
 		}
 	}
 	for addr := range p.excluded {
-		barred[addr] = !flawed(flawExcludedIsGiven)
+		bar(addr, !flawed(flawExcludedIsGiven))
 	}
 	return barred
 }

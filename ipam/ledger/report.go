@@ -65,7 +65,7 @@ func (h hosts) state(id string) (state string, silent time.Time, stranded bool) 
 
 // blocksOf shows the blocks of a pool, which are sorted as View.Blocks does it.
 func blocksOf(p PoolStatus, blocks []cluster.Block, view cluster.View, hosts hosts) []BlockStatus {
-	var all []BlockStatus
+	all := make([]BlockStatus, 0, len(blocks))
 	var around []int // the blocks that the next one may lie in, the longest last
 	for _, b := range blocks {
 		if !p.Subnet.Overlaps(b.Prefix) {
@@ -179,7 +179,7 @@ func (l *Ledger) Survey(at Moment) []PoolStatus {
 	here := map[string]bool{}
 	for n := range all {
 		p := l.pools[all[n].ID]
-		all[n].resting, all[n].excluded = p.space.resting(at.Now), maps.Clone(p.excluded)
+		all[n].resting, all[n].excluded = maps.Collect(p.space.resting(at.Now)), maps.Clone(p.excluded)
 		here[p.Shared] = true
 	}
 	hosts := at.hosts()

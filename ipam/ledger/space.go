@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"encoding/binary"
+	"iter"
 	"maps"
 	"math/rand/v2"
 	"net/netip"
@@ -98,7 +99,9 @@ func (s *space) setParts(prefixes []netip.Prefix, barred map[netip.Addr]bool, no
 		s.parts = append(s.parts, part{prefix, next, next})
 	}
 	before := s.barred
-	s.barred = barred
+	if s.barred = barred; len(before) == 0 {
+		return
+	}
 	for _, addr := range slices.SortedFunc(maps.Keys(before), netip.Addr.Compare) {
 		if !barred[addr] && s.leases[addr] == nil {
 			s.rest(addr, now)
@@ -278,6 +281,18 @@ func (s *space) push(addr netip.Addr, now time.Time) {
 	s.queue = append(s.queue, freedAddr{addr, now, s.serial})
 	if len(s.queue) > 2*len(s.freed)+64 { // most of it does not count any more
 		s.queue = slices.DeleteFunc(s.queue, func(f freedAddr) bool { return s.freed[f.addr] != f.serial })
+	}
+}
+
+// resting are the addresses that were released a moment ago, and until when each rests.
+func (s *space) resting(now time.Time) iter.Seq2[netip.Addr, time.Time] {
+	return func(yield func(netip.Addr, time.Time) bool) {
+		for _, f := range s.queue {
+			until := f.at.Add(cooldown)
+			if now.Before(until) && s.freed[f.addr] == f.serial && s.mine(f.addr) && !yield(f.addr, until) {
+				return
+			}
+		}
 	}
 }
 

@@ -145,17 +145,6 @@ func leaseStatus(p *pool, had *lease) LeaseStatus {
 	return s
 }
 
-// resting are the addresses that were released a moment ago, and until when each rests.
-func (s *space) resting(now time.Time) map[netip.Addr]time.Time {
-	all := map[netip.Addr]time.Time{}
-	for _, f := range s.queue {
-		if until := f.at.Add(cooldown); s.freed[f.addr] == f.serial && s.mine(f.addr) && now.Before(until) {
-			all[f.addr] = until.UTC().Truncate(time.Second)
-		}
-	}
-	return all
-}
-
 // Alarms are what an operator should look at.
 func (l *Ledger) Alarms(at Moment) []string {
 	all := slices.SortedFunc(maps.Values(l.alarms), cmp.Compare[string])

@@ -85,7 +85,7 @@ func (w *world) owned(c *container) {
 func (w *world) check() {
 	if w.checked < w.head() {
 		w.fences()
-		for _, shared := range w.sharedNets() {
+		for _, shared := range w.shared {
 			if v := w.newest(); max(v.Changed("block/"+shared), v.Changed("attend/"+shared)) > uint64(w.checked) {
 				w.blocks(shared)
 			}
@@ -289,7 +289,7 @@ func (w *world) empty() {
 
 // waiting checks that nobody waits for an answer any more, and that what is leased is what containers have.
 func (w *world) waiting() {
-	for _, shared := range w.sharedNets() {
+	for _, shared := range w.shared {
 		for _, want := range w.newest().Wants(shared) {
 			w.breaks("a question is still there: %+v", want)
 		}

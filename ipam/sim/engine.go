@@ -252,7 +252,7 @@ func (p *process) leaveAll(t *task) {
 		nw := p.h.engine.nets[shared]
 		return nw != nil && (nw.half || nw.made)
 	}
-	for _, shared := range t.w.sharedNets() {
+	for _, shared := range t.w.shared {
 		if _, counted := t.w.log[p.h.at].Get("attend/" + shared + "/" + p.h.id); !counted || here(shared) {
 			continue
 		}
@@ -353,7 +353,7 @@ func (e *engine) lives(t *task, nw *network, by netip.Addr, lifetime time.Durati
 
 // hurries starts containers while the plugin is about to end: some have their address, and have not heard of it.
 func (e *engine) hurries(t *task) {
-	for _, shared := range t.w.sharedNets() {
+	for _, shared := range t.w.shared {
 		if nw := e.nets[shared]; nw != nil && nw.made && t.w.faulty {
 			for range 3 {
 				t.w.start(func(t *task) { e.live(t, nw, t.w.within(0, 5*time.Second)) })

@@ -176,7 +176,7 @@ func (h *host) keeps(v cluster.View, shared, pool string, s cluster.Subnet) {
 func (w *world) unneeded() {
 	v := w.newest()
 	for _, h := range w.hosts {
-		for _, shared := range w.sharedNets() {
+		for _, shared := range w.shared {
 			nw := h.engine.nets[shared]
 			if nw == nil || !nw.made || len(nw.containers) > 0 {
 				continue

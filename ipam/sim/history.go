@@ -213,7 +213,7 @@ func (h *host) loses() {
 func (e *engine) dies() {
 	e.run++
 	w := e.h.w
-	for _, shared := range w.sharedNets() {
+	for _, shared := range w.shared {
 		nw := e.nets[shared]
 		if nw == nil {
 			continue
@@ -313,7 +313,7 @@ func (w *world) heal() {
 // fills starts containers until there is no more room, or enough: who is refused then has to be told why.
 func (e *engine) fills(t *task) {
 	w := t.w
-	for _, shared := range w.sharedNets() {
+	for _, shared := range w.shared {
 		if nw := e.nets[shared]; nw != nil && nw.made {
 			for range 1 + w.IntN(6) {
 				lifetime := w.within(0, 3*time.Second)
@@ -327,7 +327,7 @@ func (e *engine) fills(t *task) {
 // finish removes everything.
 func (w *world) finish(*task) {
 	for _, h := range w.hosts {
-		for _, shared := range w.sharedNets() {
+		for _, shared := range w.shared {
 			w.start(func(t *task) {
 				for range 10 {
 					if nw := h.engine.nets[shared]; nw != nil && len(nw.containers) == 0 {

@@ -82,7 +82,7 @@ func (h *host) goesBack() {
 // disowns: a host whose disk went back was forgotten before its containers were taken over. What they have is not promised to them:
 // see docs/addresses.md.
 func (h *host) disowns() {
-	for _, shared := range h.w.sharedNets() {
+	for _, shared := range h.w.shared {
 		nw := h.engine.nets[shared]
 		if nw == nil {
 			continue

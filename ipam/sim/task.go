@@ -13,17 +13,18 @@ type event struct {
 	do   func()
 }
 
-type events []event
+type events []*event
 
 func (e events) Len() int { return len(e) }
 func (e events) Less(i, j int) bool {
 	return e[i].at < e[j].at || e[i].at == e[j].at && e[i].turn < e[j].turn
 }
 func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
-func (e *events) Push(x any)   { *e = append(*e, x.(event)) }
+func (e *events) Push(x any)   { *e = append(*e, x.(*event)) }
 func (e *events) Pop() any {
 	old := *e
 	last := old[len(old)-1]
+	old[len(old)-1] = nil
 	*e = old[:len(old)-1]
 	return last
 }
@@ -31,13 +32,13 @@ func (e *events) Pop() any {
 // after has something happen later.
 func (w *world) after(d time.Duration, do func()) {
 	w.turn++
-	heap.Push(&w.events, event{w.now + d, w.turn, do})
+	heap.Push(&w.events, &event{w.now + d, w.turn, do})
 }
 
 // run lets everything happen until a time, or until a promise is broken.
 func (w *world) run(until time.Duration) {
 	for len(w.events) > 0 && w.events[0].at <= until && w.broken == nil {
-		e := heap.Pop(&w.events).(event)
+		e := heap.Pop(&w.events).(*event)
 		w.now = e.at
 		e.do()
 		w.check()

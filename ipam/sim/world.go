@@ -26,8 +26,9 @@ type world struct {
 	log    []cluster.View // by index
 	hosts  []*host
 	nets   []netDef
-	faulty bool // faults happen; at the end all is well
-	long   bool // for long, with a lull
+	shared []string // their identifiers, sorted
+	faulty bool     // faults happen; at the end all is well
+	long   bool     // for long, with a lull
 
 	holders map[place]*container
 	ended   map[string]time.Duration // when a record was deleted last, on any host
@@ -83,6 +84,10 @@ func newWorld(plan Plan) *world {
 	all := definitions()
 	w.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	w.nets = all[:1+w.IntN(3)]
+	for _, n := range w.nets {
+		w.shared = append(w.shared, n.shared)
+	}
+	slices.Sort(w.shared)
 	for n := range plan.Hosts {
 		w.hosts = append(w.hosts, newHost(w, fmt.Sprint("host", n+1)))
 	}
@@ -175,14 +180,4 @@ func (w *world) quorum(h *host) bool {
 func (w *world) owner(shared string, addr netip.Addr) string {
 	node, _ := w.newest().Owners(shared).Of(addr)
 	return node
-}
-
-// sharedNets are the networks' identifiers, sorted.
-func (w *world) sharedNets() []string {
-	var all []string
-	for _, n := range w.nets {
-		all = append(all, n.shared)
-	}
-	slices.Sort(all)
-	return all
 }
