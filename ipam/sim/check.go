@@ -58,6 +58,12 @@ func (w *world) holds(c *container) {
 
 func (c *container) leased() bool { return c.h.disk[c.lease] != nil }
 
+// recorded says whether the lease on disk is this container's own.
+func (c *container) recorded() bool {
+	var lease struct{ Endpoint string }
+	return json.Unmarshal(c.h.disk[c.lease], &lease) == nil && lease.Endpoint == c.endpoint
+}
+
 // lets takes note that a container has no address any more.
 func (w *world) lets(c *container) {
 	if c.holds {

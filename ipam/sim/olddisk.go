@@ -88,7 +88,11 @@ func (h *host) disowns() {
 			continue
 		}
 		for _, c := range nw.containers {
-			if c.lost && c.addr.IsValid() {
+			switch {
+			case !c.lost || !c.addr.IsValid():
+			case c.recorded(): // it has been, and the plugin died before it was said
+				c.lost = false
+			default:
 				h.w.lets(c)
 				c.used, c.addr = false, netip.Addr{}
 			}
