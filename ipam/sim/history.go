@@ -87,11 +87,7 @@ func (w *world) faultTime() time.Duration {
 func Play(plan Plan) (Figures, error) {
 	w := newWorld(plan)
 	w.trace = plan.Trace
-	defer func() {
-		for _, c := range w.coroutines {
-			c.stop()
-		}
-	}()
+	defer w.leave()
 	for _, h := range w.hosts {
 		w.start(h.engine.works)
 	}

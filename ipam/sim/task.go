@@ -3,6 +3,8 @@ package sim
 import (
 	"container/heap"
 	"iter"
+	"slices"
+	"sync"
 	"time"
 )
 
@@ -61,6 +63,32 @@ type coroutine struct {
 	yield func(struct{}) bool
 	task  *task
 	do    func(*task)
+}
+
+// spare are coroutines that histories have left for the next ones: making them, and growing their stacks, takes a twentieth of the time.
+var spare struct {
+	mu  sync.Mutex
+	all []*coroutine
+}
+
+// enter takes over what is spare.
+func (w *world) enter() {
+	spare.mu.Lock()
+	defer spare.mu.Unlock()
+	w.idle, spare.all = spare.all, nil
+	w.coroutines = slices.Clone(w.idle)
+}
+
+// leave ends tasks that still go on, and leaves what is idle to others.
+func (w *world) leave() {
+	for _, c := range w.coroutines {
+		if !slices.Contains(w.idle, c) {
+			c.stop()
+		}
+	}
+	spare.mu.Lock()
+	defer spare.mu.Unlock()
+	spare.all = append(spare.all, w.idle...)
 }
 
 // start begins a task at once.

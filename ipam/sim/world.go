@@ -81,6 +81,7 @@ func newWorld(plan Plan) *world {
 		Rand: rand.New(rand.NewPCG(plan.Seed, 0)), plan: plan, log: []cluster.View{{}}, holders: map[place]*container{},
 		ended: map[string]time.Duration{}, faulty: true,
 	}
+	w.enter()
 	all := definitions()
 	w.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	w.nets = all[:1+w.IntN(3)]
