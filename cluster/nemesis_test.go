@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/carricknet/carrick/docs/report"
 )
 
 // roundLength is for how long things go wrong in a round.
@@ -28,10 +30,11 @@ func TestNemesis(t *testing.T) {
 			t.Fatalf("NEMESIS_SEED: %v", err)
 		}
 	}
-	var rounds, faults, acts, lost int
+	var rounds, failed, faults, acts, lost int
 	begin := time.Now()
+	first := seed
 	for ; rounds == 0 || time.Since(begin) < length && !t.Failed(); seed++ {
-		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
+		ok := t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 			r := newRound(t, seed, nil)
 			for _, w := range r.play(roundLength) {
 				t.Errorf("seed %d: %s", seed, w)
@@ -39,10 +42,17 @@ func TestNemesis(t *testing.T) {
 			t.Logf("%d faults, %d acts, %d lost answers", r.faults, len(r.history.all), r.history.lost)
 			faults, acts, lost = faults+r.faults, acts+len(r.history.all), lost+r.history.lost
 		})
-		rounds++
+		if rounds++; !ok {
+			failed++
+		}
 	}
 	t.Logf("%d rounds in %v up to seed %d: %d faults, %d acts, %d lost answers", rounds, time.Since(begin).Round(time.Second), seed-1, faults, acts, lost)
 	if acts == 0 {
 		t.Error("nothing happened")
+	}
+	if os.Getenv("NEMESIS_RECORD") != "" {
+		if err := report.Add(report.Nemesis, first, time.Since(begin).Round(time.Second), rounds, faults, acts, lost, failed); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -17,6 +17,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/carricknet/carrick/docs/report"
 )
 
 // secret is of no cluster but that of a host in a test.
@@ -160,6 +162,11 @@ func (a *tally) add(b tally) {
 	a.failed += b.failed
 }
 
+// record adds a line to the report.
+func (a *tally) record(sequence string, seed uint64, took time.Duration) error {
+	return report.Add(report.Crashes, seed, sequence, a.calls, a.points, a.singles, a.doubles, a.unmet, a.lost, a.failed, took.Round(time.Second))
+}
+
 // each plays the sequence with every one of the kills.
 func (r *run) each(kills []Kill) {
 	queue := make(chan Kill, len(kills))
@@ -245,7 +252,8 @@ func (r *run) doubles(number int, random *rand.Rand) (all []Kill) {
 
 // TestCrashPoints kills the plugin at every point of every call, and in some cases once more in the start that follows.
 // CRASH_DOUBLES says in how many cases of each sequence (20), CRASH_SEED in which, CRASH_BOTH=1 that each call is made again after one
-// kill and fails after another, CRASH_EVERY=4 that only every fourth point is one, CRASH_ONLY which sequence it is, and CRASH_WORKERS how many hosts there are.
+// kill and fails after another, CRASH_EVERY=4 that only every fourth point is one, CRASH_ONLY which sequence it is, CRASH_WORKERS how many hosts
+// there are, and CRASH_RECORD=1 that the report gets a line for each sequence.
 func TestCrashPoints(t *testing.T) {
 	doubles, seed, both := setting(t, "CRASH_DOUBLES", 20), uint64(setting(t, "CRASH_SEED", 1)), setting(t, "CRASH_BOTH", 0) != 0
 	every := setting(t, "CRASH_EVERY", 1)
@@ -272,6 +280,11 @@ func TestCrashPoints(t *testing.T) {
 			r.each(r.doubles(doubles, random))
 			t.Logf("%s: %+v; single %v, double %v", s.name, r.tally, single.Round(time.Second), (time.Since(began) - single).Round(time.Second))
 			all.add(r.tally)
+			if os.Getenv("CRASH_RECORD") != "" {
+				if err := r.tally.record(s.name, seed, time.Since(began)); err != nil {
+					t.Error(err)
+				}
+			}
 		})
 	}
 	t.Logf("all, from seed %d: %+v in %v", seed, all, time.Since(began).Round(time.Second))

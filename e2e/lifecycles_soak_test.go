@@ -5,16 +5,14 @@ package e2e
 import (
 	"cmp"
 	"os"
-	"sync"
 	"testing"
 	"time"
 
+	"github.com/carricknet/carrick/docs/report"
 	"github.com/carricknet/carrick/lab"
 )
 
 const (
-	// lastLifecycles is where the report's table of lifecycles ends.
-	lastLifecycles = "<!-- make soak writes lifecycles above this line -->"
 	// besides is how much longer than its chaos a soak of lifecycles may take: hosts boot, and busy machines need longer for as many.
 	besides = 2 * time.Hour
 )
@@ -37,7 +35,6 @@ func TestSoakLifecycles(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("CARRICK_SEED=%d LIFECYCLES_TIME=%s", seed, long.living)
-	var writing sync.Mutex
 	for _, name := range venues {
 		t.Run(name, func(t *testing.T) {
 			v := &venue{name: name, size: 5, scale: long, seed: seed}
@@ -53,8 +50,6 @@ func TestSoakLifecycles(t *testing.T) {
 			if l == nil {
 				return // no host was there
 			}
-			writing.Lock()
-			defer writing.Unlock()
 			if err := v.reportLives(l, time.Since(began).Round(time.Second)); err != nil {
 				t.Error(err)
 			}
@@ -70,7 +65,6 @@ func (v *venue) reportLives(l *lives, took time.Duration) error {
 	if l.waited != 0 {
 		grace = l.waited.Round(time.Second).String()
 	}
-	return addRow(lastLifecycles, "| %s | %d | %s | %d | %d | %s | %s | %d | %d | %s | %d | %d |", v.name, v.seed, took,
-		l.ended.Load(), l.cut.Load(), counts(l.refused), counts(l.disaster), l.register.most(), len(l.register.duplicates()), grace,
-		v.figures.leaks.Load(), v.figures.failed.Load())
+	return report.Add(report.Lifecycles, v.name, v.seed, took, l.ended.Load(), l.cut.Load(), counts(l.refused), counts(l.disaster),
+		l.register.most(), len(l.register.duplicates()), grace, v.figures.leaks.Load(), v.figures.failed.Load())
 }

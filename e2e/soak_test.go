@@ -7,23 +7,17 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"regexp"
 	"slices"
 	"strconv"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"github.com/carricknet/carrick/docs/report"
 	"github.com/carricknet/carrick/lab"
 )
 
 const (
-	// report has a table with a line for each soak, which ends where newestLast stands.
-	report     = "../docs/reliability.md"
-	newestLast = "<!-- make soak writes above this line -->"
-
 	// What a plugin that has nothing to do may need more at the end of a soak than at its beginning. A leak of one piece
 	// for each container or for each restart would be hundreds.
 	moreFiles      = 20
@@ -47,7 +41,6 @@ func TestSoak(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("CARRICK_SEED=%d SOAK_TIME=%s", seed, length)
-	var writing sync.Mutex
 	for _, name := range venues {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -58,8 +51,6 @@ func TestSoak(t *testing.T) {
 			took := time.Since(began).Round(time.Second)
 			t.Log(v.timetable())
 			t.Logf("soak of engine %s, seed %d, %s: %s", name, seed, took, &v.figures)
-			writing.Lock()
-			defer writing.Unlock()
 			if err := v.report(took); err != nil {
 				t.Error(err)
 			}
@@ -203,24 +194,6 @@ func (s *scene) countGoroutines() []int {
 // report adds a line to the table in the report.
 func (v *venue) report(took time.Duration) error {
 	f := &v.figures
-	return addRow(newestLast, "| %s | %d | %s | %d | %d | %d | %d | %d | %d | %d | %d | %d |", v.name, v.seed, took, f.scenarios.Load(), f.failed.Load(), f.pluginKills.Load(),
-		f.engineKills.Load(), f.containers.Load(), f.addresses.Load(), f.packets.Load(), f.lost.Load(), f.leaks.Load())
-}
-
-// addRow adds a line to the table of the report that ends at mark: the date, the build, and the rest.
-func addRow(mark, format string, args ...any) error {
-	commit, err := exec.Command("git", "describe", "--always", "--dirty").Output()
-	if err != nil {
-		return fmt.Errorf("git describe: %w", err)
-	}
-	line := fmt.Sprintf("| %s | %s "+format+"\n", append([]any{time.Now().UTC().Format(time.DateOnly), strings.TrimSpace(string(commit))}, args...)...)
-	text, err := os.ReadFile(report)
-	if err != nil {
-		return err
-	}
-	before, after, ok := strings.Cut(string(text), mark)
-	if !ok {
-		return fmt.Errorf("%s: no line %q", report, mark)
-	}
-	return os.WriteFile(report, []byte(before+line+mark+after), 0o644)
+	return report.Add(report.Soaks, v.name, v.seed, took, f.scenarios.Load(), f.failed.Load(), f.pluginKills.Load(), f.engineKills.Load(),
+		f.containers.Load(), f.addresses.Load(), f.packets.Load(), f.lost.Load(), f.leaks.Load())
 }

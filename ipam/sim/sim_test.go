@@ -4,14 +4,14 @@ import (
 	"fmt"
 	"hash/fnv"
 	"os"
-	"os/exec"
 	"runtime"
 	"runtime/debug"
 	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/carricknet/carrick/docs/report"
 )
 
 // TestSameSeedSameHistory shows that a history can be played again.
@@ -89,33 +89,9 @@ func TestHistories(t *testing.T) {
 	took := time.Since(began)
 	t.Logf("%d histories from seed %d in %v: %+v", min(count, next-seed), seed, took.Round(time.Millisecond), sum)
 	if os.Getenv("SIM_RECORD") != "" {
-		if err := record(seed, min(count, next-seed), took, sum, broken); err != nil {
+		if err := report.Add(report.Histories, seed, min(count, next-seed), took.Round(time.Second), sum.Given, sum.Refused, sum.Kills, sum.PowerLosses,
+			sum.Forgotten, broken); err != nil {
 			t.Error(err)
 		}
 	}
-}
-
-const (
-	// report has a table with a line for each recorded run, which ends where newestLast stands.
-	report     = "../../docs/reliability.md"
-	newestLast = "<!-- make sim writes above this line -->"
-)
-
-// record adds a line to the table in the report.
-func record(seed, histories uint64, took time.Duration, f Figures, broken int) error {
-	commit, err := exec.Command("git", "describe", "--always", "--dirty").Output()
-	if err != nil {
-		return fmt.Errorf("git describe: %w", err)
-	}
-	text, err := os.ReadFile(report)
-	if err != nil {
-		return err
-	}
-	before, after, ok := strings.Cut(string(text), newestLast)
-	if !ok {
-		return fmt.Errorf("%s: no line %q", report, newestLast)
-	}
-	line := fmt.Sprintf("| %s | %s | %d | %d | %v | %d | %d | %d | %d | %d | %d |\n", time.Now().UTC().Format(time.DateOnly),
-		strings.TrimSpace(string(commit)), seed, histories, took.Round(time.Second), f.Given, f.Refused, f.Kills, f.PowerLosses, f.Forgotten, broken)
-	return os.WriteFile(report, []byte(before+line+newestLast+after), 0o644)
 }

@@ -1,0 +1,72 @@
+// Package report adds what long tests have measured to the tables in docs/reliability.md.
+package report
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+)
+
+// page is where the tables are, in the repository.
+const page = "docs/reliability.md"
+
+// Table is the name of one: it ends at a line that says so.
+type Table string
+
+// Tables of the page.
+const (
+	Soaks      Table = "soak"
+	Lifecycles Table = "lifecycles"
+	Histories  Table = "sim"
+	Nemesis    Table = "nemesis"
+	Crashes    Table = "crash"
+)
+
+func (table Table) end() string {
+	return fmt.Sprintf("<!-- make %s adds lines above this one -->\n", string(table))
+}
+
+var writing sync.Mutex
+
+// Add adds a line to a table: the date, the build, and the columns. It fails if it is not called in the repository, or if the page has
+// no such table.
+func Add(table Table, columns ...any) error {
+	build, err := git("describe", "--always", "--dirty")
+	if err != nil {
+		return err
+	}
+	root, err := git("rev-parse", "--show-toplevel")
+	if err != nil {
+		return err
+	}
+	row := []string{"", time.Now().UTC().Format(time.DateOnly), build}
+	for _, c := range columns {
+		row = append(row, fmt.Sprint(c))
+	}
+	writing.Lock()
+	defer writing.Unlock()
+	path := filepath.Join(root, page)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	before, after, ok := bytes.Cut(text, []byte(table.end()))
+	if !ok {
+		return fmt.Errorf("%s: no line %q", path, strings.TrimSpace(table.end()))
+	}
+	line := strings.TrimSpace(strings.Join(row, " | ")) + " |\n"
+	return os.WriteFile(path, bytes.Join([][]byte{before, []byte(line), []byte(table.end()), after}, nil), 0o644)
+}
+
+func git(args ...string) (string, error) {
+	out, err := exec.Command("git", args...).Output()
+	if err != nil {
+		return "", fmt.Errorf("git %s: %w", strings.Join(args, " "), err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
