@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"io"
 	"slices"
 	"sync"
 	"time"
@@ -8,8 +9,8 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// gate is a transport of raft that does not send entries to a follower who answers no heartbeats, and sends them as soon as
-// it answers one. Raft itself would try all the time, and wait longer after each failure, up to 10 s (failureWait and
+// gate is a transport of raft that does not send entries or snapshots to a follower who answers no heartbeats, and sends them
+// as soon as it answers one. Raft itself would try all the time, and wait longer after each failure, up to 10 s (failureWait and
 // maxFailureScale in its replication.go): for so long a host that comes back would not learn the newest facts, nor could it
 // change any.
 type gate struct {
@@ -64,6 +65,14 @@ func (g *gate) AppendEntries(id raft.ServerID, to raft.ServerAddress, args *raft
 		return raft.ErrTransportShutdown
 	}
 	return g.sender.AppendEntries(id, to, args, resp)
+}
+
+// InstallSnapshot is of raft.Transport.
+func (g *gate) InstallSnapshot(id raft.ServerID, to raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	if !g.wait(id, args.Term) {
+		return raft.ErrTransportShutdown
+	}
+	return g.sender.InstallSnapshot(id, to, args, resp, data)
 }
 
 // isHeartbeat tells a heartbeat from the sending of entries, as raft's followers do (processHeartbeat in its net_transport.go).

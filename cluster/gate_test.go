@@ -3,7 +3,9 @@ package cluster
 import (
 	"context"
 	"errors"
+	"io"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -14,8 +16,8 @@ import (
 // scriptedSender fails or not as it is told, and counts what it was given.
 type scriptedSender struct {
 	sender
-	fails          atomic.Bool
-	beats, entries atomic.Int64
+	fails                     atomic.Bool
+	beats, entries, snapshots atomic.Int64
 }
 
 func (s *scriptedSender) AppendEntries(_ raft.ServerID, _ raft.ServerAddress, args *raft.AppendEntriesRequest, _ *raft.AppendEntriesResponse) error {
@@ -27,6 +29,11 @@ func (s *scriptedSender) AppendEntries(_ raft.ServerID, _ raft.ServerAddress, ar
 	if s.fails.Load() {
 		return errors.New("nobody there")
 	}
+	return nil
+}
+
+func (s *scriptedSender) InstallSnapshot(raft.ServerID, raft.ServerAddress, *raft.InstallSnapshotRequest, *raft.InstallSnapshotResponse, io.Reader) error {
+	s.snapshots.Add(1)
 	return nil
 }
 
@@ -55,10 +62,15 @@ func TestEntriesWaitForAnAnsweredHeartbeat(t *testing.T) {
 			t.Fatal("the heartbeat did not fail")
 		}
 	}
-	sent := send(g)
+	sent, installed := send(g), make(chan error, 1)
+	go func() {
+		installed <- g.InstallSnapshot("b", "", &raft.InstallSnapshotRequest{Term: 3}, &raft.InstallSnapshotResponse{}, strings.NewReader(""))
+	}()
 	select {
 	case err := <-sent:
 		t.Fatalf("entries were sent to a follower that answers no heartbeats: %v", err)
+	case err := <-installed:
+		t.Fatalf("a snapshot was sent to a follower that answers no heartbeats: %v", err)
 	case <-time.After(2 * lookAgain):
 	}
 	if err := g.AppendEntries("c", "", anEntry, &raft.AppendEntriesResponse{}); err == nil || s.entries.Load() != 2 {
@@ -70,6 +82,9 @@ func TestEntriesWaitForAnAnsweredHeartbeat(t *testing.T) {
 	}
 	if err := <-sent; err != nil || s.entries.Load() != 3 {
 		t.Errorf("after an answered heartbeat: %v, sent %d times, want 3", err, s.entries.Load())
+	}
+	if err := <-installed; err != nil || s.snapshots.Load() != 1 {
+		t.Errorf("after an answered heartbeat: %v, %d snapshots sent, want 1", err, s.snapshots.Load())
 	}
 }
 
