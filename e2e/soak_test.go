@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -41,6 +42,7 @@ func TestSoak(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("CARRICK_SEED=%d SOAK_TIME=%s", seed, length)
+	var writing sync.Mutex
 	for _, name := range venues {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -51,6 +53,8 @@ func TestSoak(t *testing.T) {
 			took := time.Since(began).Round(time.Second)
 			t.Log(v.timetable())
 			t.Logf("soak of engine %s, seed %d, %s: %s", name, seed, took, &v.figures)
+			writing.Lock()
+			defer writing.Unlock()
 			if err := v.report(took); err != nil {
 				t.Error(err)
 			}

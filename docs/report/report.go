@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -31,10 +30,8 @@ func (table Table) end() string {
 	return fmt.Sprintf("<!-- make %s adds lines above this one -->\n", string(table))
 }
 
-var writing sync.Mutex
-
 // Add adds a line to a table: the date, the build, and the columns. It fails if it is not called in the repository, or if the page has
-// no such table.
+// no such table. Two calls at once would undo each other.
 func Add(table Table, columns ...any) error {
 	build, err := git("describe", "--always", "--dirty")
 	if err != nil {
@@ -48,8 +45,6 @@ func Add(table Table, columns ...any) error {
 	for _, c := range columns {
 		row = append(row, fmt.Sprint(c))
 	}
-	writing.Lock()
-	defer writing.Unlock()
 	path := filepath.Join(root, page)
 	text, err := os.ReadFile(path)
 	if err != nil {

@@ -18,7 +18,9 @@ import (
 func TestSameSeedSameHistory(t *testing.T) {
 	play := func(seed uint64) (events int, sum uint64) {
 		h := fnv.New64a()
-		_, _ = Play(Plan{Seed: seed, Hosts: 5, Trace: func(format string, args ...any) {
+		var p Player
+		defer p.Close()
+		_, _ = p.Play(Plan{Seed: seed, Hosts: 5, Trace: func(format string, args ...any) {
 			events++
 			_, _ = fmt.Fprintf(h, format+"\n", args...)
 		}})
@@ -53,7 +55,9 @@ func setting(t *testing.T, name string, otherwise uint64) uint64 {
 func TestHistories(t *testing.T) {
 	count, seed := setting(t, "SIM_HISTORIES", 100), setting(t, "SIM_SEED", 1)
 	if os.Getenv("SIM_TRACE") != "" {
-		if _, err := Play(Plan{Seed: seed, Hosts: 5, Trace: t.Logf}); err != nil {
+		var p Player
+		defer p.Close()
+		if _, err := p.Play(Plan{Seed: seed, Hosts: 5, Trace: t.Logf}); err != nil {
 			t.Error(err)
 		}
 		return
@@ -65,6 +69,8 @@ func TestHistories(t *testing.T) {
 	next, broken, began := seed, 0, time.Now()
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
+			var p Player
+			defer p.Close()
 			for {
 				mu.Lock()
 				mine := next
@@ -74,7 +80,7 @@ func TestHistories(t *testing.T) {
 				if stop {
 					return
 				}
-				figures, err := Play(Plan{Seed: mine, Hosts: 5})
+				figures, err := p.Play(Plan{Seed: mine, Hosts: 5})
 				mu.Lock()
 				sum.Add(figures)
 				if err != nil {

@@ -4,7 +4,6 @@ import (
 	"container/heap"
 	"iter"
 	"slices"
-	"sync"
 	"time"
 )
 
@@ -65,30 +64,15 @@ type coroutine struct {
 	do    func(*task)
 }
 
-// spare are coroutines that histories have left for the next ones: making them, and growing their stacks, takes a twentieth of the time.
-var spare struct {
-	mu  sync.Mutex
-	all []*coroutine
-}
-
-// enter takes over what is spare.
-func (w *world) enter() {
-	spare.mu.Lock()
-	defer spare.mu.Unlock()
-	w.idle, spare.all = spare.all, nil
-	w.coroutines = slices.Clone(w.idle)
-}
-
-// leave ends tasks that still go on, and leaves what is idle to others.
-func (w *world) leave() {
+// leave ends the tasks that still go on. What is idle is for the next history: making coroutines, and growing their stacks, takes a
+// twentieth of the time.
+func (w *world) leave() (idle []*coroutine) {
 	for _, c := range w.coroutines {
 		if !slices.Contains(w.idle, c) {
 			c.stop()
 		}
 	}
-	spare.mu.Lock()
-	defer spare.mu.Unlock()
-	spare.all = append(spare.all, w.idle...)
+	return w.idle
 }
 
 // start begins a task at once.

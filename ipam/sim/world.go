@@ -76,12 +76,11 @@ func definitions() []netDef {
 	return all
 }
 
-func newWorld(plan Plan) *world {
+func newWorld(plan Plan, idle []*coroutine) *world {
 	w := &world{
 		Rand: rand.New(rand.NewPCG(plan.Seed, 0)), plan: plan, log: []cluster.View{{}}, holders: map[place]*container{},
-		ended: map[string]time.Duration{}, faulty: true,
+		ended: map[string]time.Duration{}, faulty: true, coroutines: slices.Clone(idle), idle: idle,
 	}
-	w.enter()
 	all := definitions()
 	w.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	w.nets = all[:1+w.IntN(3)]
