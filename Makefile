@@ -32,9 +32,10 @@ build: ## Build the binary: build/carrick
 check: lint ## All that needs no engine: format, vet, lint, unit, property and kernel tests; under 3 minutes
 	scripts/prepare gcc libc6-dev ethtool iproute2 nftables procps strace
 	@# -count=1: what the tests of kernel and lab find depends on the machine, which Go's cache of results does not know.
-	@# Virtual time and the race detector do not go together: those are tagged !race, and run while others wait for clocks.
-	dirs=$$(find . -name '*_virtual_test.go' -printf '%h\n' | sort -u); [ -n "$$dirs" ]; failed=; \
-	go test -count=1 -timeout 10m -run '^TestVirtual' $$dirs & virtual=$$!; \
+	@# Virtual time and the race detector do not go together: those are tagged !race, and run while others wait for clocks. So are those
+	@# that meet a race in a library.
+	dirs=$$(find . -name '*_virtual_test.go' -o -name '*_norace_test.go' | xargs dirname | sort -u); [ -n "$$dirs" ]; failed=; \
+	go test -count=1 -timeout 10m -run '^Test(Virtual|NoRace)' $$dirs & virtual=$$!; \
 	go test -race -count=1 -timeout 10m ./... || failed=1; \
 	wait $$virtual || failed=1; \
 	[ -z "$$failed" ]

@@ -228,27 +228,6 @@ func TestLostDiskIsANewNode(t *testing.T) {
 	}
 }
 
-func TestAddressChangeIsFollowed(t *testing.T) {
-	l := newLab(t)
-	nodes := l.hosts(3)
-	allUp(nodes)
-	oneCluster(t, nodes...)
-	moved := leader(t, nodes...)
-	moved.stop()
-	other := l.host()
-	moved.cfg.Advertise, moved.cfg.RaftPort, moved.cfg.GossipPort = other.cfg.Advertise, other.cfg.RaftPort, other.cfg.GossipPort
-	id := moved.c.ID()
-	moved.up()
-	for _, n := range nodes {
-		eventually(t, n.cfg.Name+" knows the new address", func() bool {
-			r, ok := n.c.View().registration(id)
-			return ok && r.Addr == moved.cfg.Advertise && r.RaftPort == moved.cfg.RaftPort
-		})
-	}
-	oneCluster(t, nodes...)
-	moved.write(t, "a", "1")
-}
-
 func TestTwoClustersNeverMerge(t *testing.T) {
 	l := newLab(t)
 	a, b := l.host(), l.host()

@@ -30,12 +30,17 @@ func (table Table) end() string {
 	return fmt.Sprintf("<!-- make %s adds lines above this one -->\n", string(table))
 }
 
-// Add adds a line to a table: the date, the build, and the columns. It fails if it is not called in the repository, or if the page has
+// Add adds a line to a table: the date, the build, which is dirty if more than the page has changed since, and the columns. It fails if it is not called in the repository, or if the page has
 // no such table. Two calls at once would undo each other.
 func Add(table Table, columns ...any) error {
-	build, err := git("describe", "--always", "--dirty")
+	build, err := git("describe", "--always")
 	if err != nil {
 		return err
+	}
+	if changed, err := git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)"+page); err != nil {
+		return err
+	} else if changed != "" {
+		build += "-dirty"
 	}
 	root, err := git("rev-parse", "--show-toplevel")
 	if err != nil {
