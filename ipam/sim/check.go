@@ -227,7 +227,7 @@ func (p *process) mayGive(lease string, addr netip.Addr) bool {
 	return false
 }
 
-func (w *world) calm() bool { return !w.faulty && w.now-w.calmed > 20*time.Second }
+func (w *world) calm() bool { return !w.faulty && w.now-max(w.calmed, w.shaken) > 20*time.Second }
 
 // refused takes note of a refusal. Once all is well, it has to be deserved.
 func (w *world) refused(c *container, asked string, err error) {

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/carricknet/carrick/cluster"
@@ -263,20 +264,33 @@ func (w *world) cuts() {
 	}
 }
 
-// forget takes a host out of the cluster that may be alive. When it hears of it, it joins as a new node.
+// forget takes a host out of the cluster that may be alive.
 func (w *world) forget(t *task, h *host) {
 	by := w.hosts[w.IntN(len(w.hosts))]
 	if by == h || by.process == nil {
 		return
 	}
 	id := h.id
-	if err := t.decide(by.process, func(v cluster.View) (cluster.Txn, error) { return cluster.PlanForget(v, id) }); err != nil {
-		return
+	_ = t.decide(by.process, func(v cluster.View) (cluster.Txn, error) { return cluster.PlanForget(v, id) }) // the log tells
+}
+
+// forgets is told of what is new in the log: when a host hears that it was forgotten, it joins as a new node. That may be written when
+// whoever has asked for it does not wait any more, and all is well again.
+func (w *world) forgets(txn cluster.Txn) {
+	for _, op := range txn.Then {
+		id, is := strings.CutPrefix(op.Key, "forgotten/")
+		n := slices.IndexFunc(w.hosts, func(h *host) bool { return h.id == id })
+		if !is || n < 0 || op.Value == nil {
+			continue
+		}
+		w.figures.Forgotten++
+		w.shaken = w.now
+		w.say("%s is forgotten", w.hosts[n].name)
+		w.start(func(t *task) {
+			t.sleep(w.within(0, 10*time.Second))
+			w.hosts[n].rejoin(t)
+		})
 	}
-	w.figures.Forgotten++
-	w.say("%s is forgotten", h.name)
-	t.sleep(w.within(0, 10*time.Second))
-	h.rejoin(t)
 }
 
 // rejoin makes a forgotten host a new node, when it reaches the others.
@@ -308,7 +322,6 @@ func (w *world) heal() {
 		h.cut = false
 		h.boot()
 		w.tell(h, w.head())
-		w.start(h.rejoin)
 	}
 	w.after(100*time.Second, func() {
 		for _, h := range w.hosts {

@@ -34,6 +34,7 @@ type world struct {
 	ended   map[string]time.Duration // when a record was deleted last, on any host
 	serial  int
 	calmed  time.Duration // when the last fault was over
+	shaken  time.Duration // when a host was forgotten last
 	// What has been checked, and what there is.
 	checked      int
 	disksChanged bool
@@ -145,6 +146,7 @@ func (w *world) append(txn cluster.Txn, who string) error {
 	for _, h := range w.hosts {
 		w.tell(h, w.head())
 	}
+	w.forgets(txn)
 	return nil
 }
 
