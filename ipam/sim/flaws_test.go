@@ -47,8 +47,6 @@ func firstBroken(flaw Flaw, within uint64) (uint64, error) {
 	var broken error
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
-			var p Player
-			defer p.Close()
 			for {
 				mu.Lock()
 				next++
@@ -58,7 +56,7 @@ func firstBroken(flaw Flaw, within uint64) (uint64, error) {
 				if over {
 					return
 				}
-				_, err := p.Play(Plan{Seed: seed, Hosts: 5, Flaw: flaw})
+				_, err := Play(Plan{Seed: seed, Hosts: 5, Flaw: flaw})
 				mu.Lock()
 				if err != nil && (broken == nil || seed < first) {
 					first, broken = seed, err

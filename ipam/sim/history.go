@@ -84,21 +84,14 @@ func (w *world) faultTime() time.Duration {
 	return t
 }
 
-// Player plays histories, one after another.
-type Player struct{ idle []*coroutine }
-
-// Close ends what it keeps from one history to the next.
-func (p *Player) Close() {
-	for _, c := range p.idle {
-		c.stop()
-	}
-	p.idle = nil
-}
-
 // Play plays one history. An error is a broken promise.
-func (p *Player) Play(plan Plan) (Figures, error) {
-	w := newWorld(plan, p.idle)
-	defer func() { p.idle = w.leave() }()
+func Play(plan Plan) (Figures, error) {
+	w := newWorld(plan)
+	defer func() {
+		for _, c := range w.coroutines {
+			c.stop()
+		}
+	}()
 	w.trace = plan.Trace
 	for _, h := range w.hosts {
 		w.start(h.engine.works)

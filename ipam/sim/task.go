@@ -3,7 +3,6 @@ package sim
 import (
 	"container/heap"
 	"iter"
-	"slices"
 	"time"
 )
 
@@ -62,17 +61,6 @@ type coroutine struct {
 	yield func(struct{}) bool
 	task  *task
 	do    func(*task)
-}
-
-// leave ends the tasks that still go on. What is idle is for the next history: making coroutines, and growing their stacks, takes a
-// twentieth of the time.
-func (w *world) leave() (idle []*coroutine) {
-	for _, c := range w.coroutines {
-		if !slices.Contains(w.idle, c) {
-			c.stop()
-		}
-	}
-	return w.idle
 }
 
 // start begins a task at once.

@@ -77,10 +77,10 @@ func definitions() []netDef {
 	return all
 }
 
-func newWorld(plan Plan, idle []*coroutine) *world {
+func newWorld(plan Plan) *world {
 	w := &world{
 		Rand: rand.New(rand.NewPCG(plan.Seed, 0)), plan: plan, log: []cluster.View{{}}, holders: map[place]*container{},
-		ended: map[string]time.Duration{}, faulty: true, coroutines: slices.Clone(idle), idle: idle,
+		ended: map[string]time.Duration{}, faulty: true,
 	}
 	all := definitions()
 	w.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
