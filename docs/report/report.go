@@ -30,8 +30,8 @@ func (table Table) end() string {
 	return fmt.Sprintf("<!-- make %s adds lines above this one -->\n", string(table))
 }
 
-// Add adds a line to a table: the date, the build, which is dirty if more than the page has changed since, and the columns. It fails if it is not called in the repository, or if the page has
-// no such table. Two calls at once would undo each other.
+// Add adds a line to a table: the date, the build, which is dirty if more than the page has changed since, and the columns. It fails
+// outside the repository, and if the page has no such table. Two calls at once would undo each other.
 func Add(table Table, columns ...any) error {
 	build, err := git("describe", "--always")
 	if err != nil {

@@ -289,7 +289,7 @@ func (s *space) resting(now time.Time) iter.Seq2[netip.Addr, time.Time] {
 	return func(yield func(netip.Addr, time.Time) bool) {
 		for _, f := range s.queue {
 			until := f.at.Add(cooldown)
-			if now.Before(until) && s.freed[f.addr] == f.serial && s.mine(f.addr) && !yield(f.addr, until) {
+			if now.Before(until) && s.freed[f.addr] == f.serial && s.mine(f.addr) && !yield(f.addr, until.UTC().Truncate(time.Second)) {
 				return
 			}
 		}

@@ -87,12 +87,12 @@ func (w *world) faultTime() time.Duration {
 // Play plays one history. An error is a broken promise.
 func Play(plan Plan) (Figures, error) {
 	w := newWorld(plan)
+	w.trace = plan.Trace
 	defer func() {
 		for _, c := range w.coroutines {
 			c.stop()
 		}
 	}()
-	w.trace = plan.Trace
 	for _, h := range w.hosts {
 		w.start(h.engine.works)
 	}
