@@ -121,7 +121,7 @@ func (p *pool) believed(view cluster.View) cluster.Owners {
 	return cluster.OwnersOf(slices.Collect(maps.Values(more)))
 }
 
-// receipts are how those of a pool change.
+// receipts is how a pool's receipts change: what is new or another, and what is no longer ours.
 type receipts struct {
 	put  []blockRecord
 	gone []netip.Prefix
